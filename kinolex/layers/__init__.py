@@ -1,0 +1,1 @@
+"""Shared network blocks without policy: convolutions with explicit streaming state, and norms."""

@@ -1,0 +1,214 @@
+"""A trained autoencoder as a tokenizer: any clip in, the exact clip out, in one pass or as a stream.
+
+    frames --blocks--> pad --> network with carried state --> ids per block --> Tokens
+
+One-shot and streamed encoding run the very same blocks (a function of the position in the stream alone, however the
+caller cuts it), so their ids are equal bit for bit on every device and in every precision, and memory does not grow
+with length. Causal networks carry their left context from block to block; the others see independent windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from kinolex.errors import ShapeError, TokenError, UsageError
+from kinolex.layers.conv3d import StreamCache
+from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
+from kinolex.tokenizers.base import check_fingerprint
+from kinolex.types import Clip, Extent, Tokens
+
+CAUSAL_BLOCK_LATENTS = 1
+"""Latent frames per pass of a causal network: the delay of a stream is time_factor frames."""
+
+WINDOW_FRAMES = 16
+"""Frames per independent window of a network that is not causal, as in MAGVIT."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class VideoTokenizer:
+    """Tokenizer over an Autoencoder3D.
+
+    Args:
+        model: trained network; put into evaluation mode.
+        fingerprint: identifies its config and weights, see kinolex.checkpoint.
+        precision: of the convolutions; "auto" is bfloat16 where the device computes it natively. Quantization and ids
+            are float32 and int64 in any case. Ids may differ between precisions, never between chunkings.
+
+    Source: design of MAGVIT-v2, arXiv 2310.05737: an image is a clip of one frame, 1 + 4t frames are 1 + t latents.
+    """
+
+    def __init__(self, model: Autoencoder3D, fingerprint: str, *, precision: Precision = "auto") -> None:
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+        self.fingerprint = fingerprint
+        self.device = torch.device("cpu")
+        self.precision: Precision = precision
+
+    def to(self, device: str | torch.device, *, precision: Precision | None = None) -> VideoTokenizer:
+        """Move the network; returns self. Raises UsageError if the device cannot be used."""
+        try:
+            self.model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"device {device} cannot be used here ({error}); try --device cpu") from error
+        self.device = torch.device(device)
+        self.precision = precision or self.precision
+        return self
+
+    @property
+    def config(self) -> AutoencoderConfig:
+        return self.model.config
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model.quantizer.vocab_size
+
+    @property
+    def num_levels(self) -> int:
+        return self.model.quantizer.num_levels
+
+    @property
+    def pixels_per_token(self) -> tuple[int, int, int]:
+        return self.config.time_factor, self.config.space_factor, self.config.space_factor
+
+    def encode(self, clip: Clip) -> Tokens:
+        """Tokens of a clip of any length and size.
+
+        Args:
+            clip: the right and bottom edges and the last frame are repeated up to whole tokens; sound is ignored.
+
+        Returns:
+            Tokens whose extent remembers the clip's own frames, size and rate.
+        """
+        pieces = list(self.encode_stream([clip]))
+        ids_Qthw = torch.cat([piece.ids_Qthw for piece in pieces], dim=1)
+        return Tokens(ids_Qthw, "video", self.fingerprint, clip.extent)
+
+    def decode(self, tokens: Tokens) -> Clip:
+        """The clip these tokens stand for, cropped to tokens.extent.
+
+        Raises:
+            TokenError: tokens of another tokenizer, ids outside the vocabulary, or a grid that does not fit the extent.
+        """
+        frames_TCHW = torch.cat([clip.frames_TCHW for clip in self.decode_stream([tokens])])
+        return Clip(frames_TCHW, tokens.extent.fps)
+
+    @torch.inference_mode()
+    def encode_stream(self, clips: Iterable[Clip]) -> Iterator[Tokens]:
+        """Tokens block by block from pieces of one clip, cut anywhere.
+
+        Yields:
+            Tokens of one block; extent.frames counts the block's real frames. Joined along time they equal encode of the
+            joined clip. The delay is at most one block (4 frames for the causal presets).
+
+        Raises:
+            ShapeError: a piece of another size or rate than the first.
+        """
+        cache = StreamCache()
+        first: Clip | None = None
+        waiting_TCHW = torch.empty(0)
+        for clip in clips:
+            if first is None:
+                first, waiting_TCHW = clip, clip.frames_TCHW[:0]
+            if (clip.height, clip.width, clip.fps) != (first.height, first.width, first.fps):
+                raise ShapeError(f"every piece of a stream must look like the first, {first!r}, got {clip!r}")
+            waiting_TCHW = torch.cat([waiting_TCHW, clip.frames_TCHW])
+            while len(waiting_TCHW) >= (size := self._block_frames(cache)):
+                yield self._encode_block(waiting_TCHW[:size], first, cache)
+                waiting_TCHW = waiting_TCHW[size:]
+        if first is not None and len(waiting_TCHW):
+            yield self._encode_block(waiting_TCHW, first, cache)
+
+    @torch.inference_mode()
+    def decode_stream(self, tokens: Iterable[Tokens]) -> Iterator[Clip]:
+        """Frames block by block from pieces of one token stream, cut anywhere along time.
+
+        Raises:
+            TokenError: tokens of another tokenizer, ids outside the vocabulary, or a grid that does not fit the extent.
+        """
+        cache = StreamCache()
+        first: Tokens | None = None
+        waiting_Qthw = torch.empty(0)
+        frames_due = 0
+        block = CAUSAL_BLOCK_LATENTS if self.config.causal else WINDOW_FRAMES // self.config.time_factor
+        for piece in tokens:
+            self._check_tokens(piece, first)
+            if first is None:
+                first, waiting_Qthw = piece, piece.ids_Qthw[:, :0]
+            frames_due += piece.extent.frames
+            waiting_Qthw = torch.cat([waiting_Qthw, piece.ids_Qthw], dim=1)
+            while waiting_Qthw.shape[1] >= block and frames_due > 0:
+                clip = self._decode_block(waiting_Qthw[:, :block], first.extent, cache, frames_due)
+                frames_due -= clip.num_frames
+                waiting_Qthw = waiting_Qthw[:, block:]
+                yield clip
+        if first is not None and waiting_Qthw.shape[1] and frames_due > 0:
+            clip = self._decode_block(waiting_Qthw, first.extent, cache, frames_due)
+            frames_due -= clip.num_frames
+            yield clip
+        if frames_due:
+            raise TokenError(f"the tokens end {frames_due} frames before their extent; the stream was probably cut")
+
+    def _block_frames(self, cache: StreamCache) -> int:
+        if not self.config.causal:
+            return WINDOW_FRAMES
+        carried = CAUSAL_BLOCK_LATENTS * self.config.time_factor
+        return carried if cache else carried - self.config.time_factor + 1
+
+    def _encode_block(self, frames_TCHW: Tensor, like: Clip, cache: StreamCache) -> Tokens:
+        time, space = self.config.time_factor, self.config.space_factor
+        frames = len(frames_TCHW)
+        lead = 1 if self.config.causal and not cache else 0
+        pad = (-(frames - lead) % time, -like.height % space, -like.width % space)
+        pixels_BCTHW = rearrange(frames_TCHW, "t c h w -> 1 c t h w").to(self.device).float() / 127.5 - 1.0
+        if any(pad):
+            pixels_BCTHW = F.pad(pixels_BCTHW, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
+        with self._autocast():
+            latents_BDthw = self.model.encode(pixels_BCTHW, cache if self.config.causal else None)
+        ids_BQthw = self.model.quantizer(latents_BDthw.float()).ids_BQthw
+        extent = replace(like.extent, frames=frames)
+        return Tokens(ids_BQthw[0].cpu(), "video", self.fingerprint, extent)
+
+    def _decode_block(self, ids_Qthw: Tensor, extent: Extent, cache: StreamCache, frames_due: int) -> Clip:
+        latents_BDthw = self.model.quantizer.latents_from_ids(ids_Qthw.unsqueeze(0).to(self.device))
+        with self._autocast():
+            pixels_BCTHW = self.model.decode(latents_BDthw, cache if self.config.causal else None)
+        pixels_CTHW = pixels_BCTHW[0, :, :frames_due, : extent.height, : extent.width].float()
+        frames_CTHW = ((pixels_CTHW + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return Clip(rearrange(frames_CTHW, "c t h w -> t c h w").cpu().contiguous(), extent.fps)
+
+    def _check_tokens(self, piece: Tokens, first: Tokens | None) -> None:
+        check_fingerprint(piece, self.fingerprint)
+        ids_Qthw, extent = piece.ids_Qthw, piece.extent
+        _, space_h, space_w = self.pixels_per_token
+        grid = (self.num_levels, -(-extent.height // space_h), -(-extent.width // space_w))
+        if (ids_Qthw.shape[0], *ids_Qthw.shape[2:]) != grid:
+            raise TokenError(
+                f"the token grid {tuple(ids_Qthw.shape)} does not fit {extent.width}x{extent.height} pixels, which need "
+                f"{grid[0]} levels of {grid[1]}x{grid[2]} tokens; the file is damaged or its extent was changed"
+            )
+        if int(ids_Qthw.max()) >= self.vocab_size:
+            raise TokenError(f"id {int(ids_Qthw.max())} is outside this tokenizer's vocabulary of {self.vocab_size}")
+        if first is not None and replace(extent, frames=1) != replace(first.extent, frames=1):
+            raise TokenError(f"every piece of a stream must have the extent of the first, {first.extent}, got {extent}")
+
+    def _autocast(self) -> torch.autocast:
+        native = self.precision == "bfloat16" or (self.precision == "auto" and _bfloat16_is_native(self.device))
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=native)
+
+    def __repr__(self) -> str:
+        time, rows, columns = self.pixels_per_token
+        bits = (self.vocab_size - 1).bit_length() * self.num_levels
+        return f"VideoTokenizer({time}x{rows}x{columns} pixels per token, {bits} bits, {self.fingerprint[:12]})"
+
+
+def _bfloat16_is_native(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
