@@ -51,6 +51,8 @@ class AutoencoderConfig:
     adaptive_norm: bool = False
     """Scale and shift the decoder's features by statistics of the quantized latents (MAGVIT-v2)."""
     norm_groups: int = 32
+    time_kernel: Literal[1, 3] = 3
+    """1 makes an image network, whose weights kinolex.tokenizers.inflation turns into a video network's."""
     bias: bool = True
     """Bias in convolutions; MAGVIT has none but in the first and last of the latent."""
 
@@ -61,6 +63,10 @@ class AutoencoderConfig:
                 f"channels, encoder_blocks and decoder_blocks need one entry per stage and down one fewer, got "
                 f"{stages}, {len(self.encoder_blocks)}, {len(self.decoder_blocks)} and {len(self.down)}"
             )
+        if min(*self.encoder_blocks, *self.decoder_blocks) < 1:
+            raise ConfigError("every stage needs at least one residual block, which sets its width")
+        if self.time_kernel == 1 and self.time_factor != 1:
+            raise ConfigError(f"an image network (time_kernel=1) cannot halve time, got down={self.down}")
         uneven = [width for width in self.channels if width % self.norm_groups]
         if uneven:
             raise ConfigError(f"every width must be a multiple of norm_groups={self.norm_groups}, got {uneven}")
@@ -79,7 +85,8 @@ class ResBlock(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        first, second = ((1, 3, 3), (3, 1, 1)) if config.factorised else ((3, 3, 3), (3, 3, 3))
+        time = config.time_kernel
+        first, second = ((1, 3, 3), (time, 1, 1)) if config.factorised else ((time, 3, 3), (time, 3, 3))
         self.norm1 = _norm(config, in_channels)
         self.conv1 = Conv3d(in_channels, out_channels, first, causal=config.causal, bias=config.bias)
         self.norm2 = _norm(config, out_channels)
@@ -118,7 +125,7 @@ class Up(nn.Module):
             self.conv = Conv3d(channels, channels * time * space * space, kernel, causal=config.causal)
             self.unfold = DepthToSpace(time, space)
         else:
-            self.conv = Conv3d(channels, channels, (3, 3, 3), causal=config.causal, bias=config.bias)
+            self.conv = Conv3d(channels, channels, (config.time_kernel, 3, 3), causal=config.causal, bias=config.bias)
             self.unfold = None
 
     def forward(self, x_BCTHW: Tensor, cache: StreamCache | None) -> Tensor:
@@ -238,12 +245,12 @@ class Autoencoder3D(nn.Module):
 
 
 def _kernel(config: AutoencoderConfig) -> tuple[int, int, int]:
-    return (1, 3, 3) if config.factorised else (3, 3, 3)
+    return (1, 3, 3) if config.factorised else (config.time_kernel, 3, 3)
 
 
 def _resample_kernel(config: AutoencoderConfig, time: int, space: int) -> tuple[int, int, int]:
     if not config.factorised:
-        return (3, 3, 3)
+        return (config.time_kernel, 3, 3)
     return (3 if time > 1 else 1, 3 if space > 1 else 1, 3 if space > 1 else 1)
 
 
