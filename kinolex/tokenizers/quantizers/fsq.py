@@ -1,0 +1,69 @@
+"""Finite scalar quantization: every latent channel is rounded to one of a few levels; no codebook, no losses.
+
+    latents --tanh--> (-1, 1) --scale--> [0, levels) --round--> digits --mixed radix--> id
+
+Source: Mentzer et al. 2023, arXiv 2309.15505.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from kinolex.errors import ConfigError
+from kinolex.tokenizers.quantizers.base import Quantized, check_ids, check_latents, straight_through
+
+EDGE = 1.001
+"""The bounded range reaches slightly past the outermost levels, so that both stay reachable in bfloat16."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FSQConfig:
+    levels: tuple[int, ...]
+    """Values per latent channel; their product is the vocabulary. (8, 8, 8, 8, 8, 8) is 18 bits."""
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 2 or math.prod(self.levels) > 2**48:
+            raise ConfigError(f"levels must each be at least 2 with a product of at most 2**48, got {self.levels}")
+
+    @property
+    def vocab_size(self) -> int:
+        return math.prod(self.levels)
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """Rounds each channel to `levels` values spread evenly over [-1, 1]."""
+
+    levels: Tensor
+    radix: Tensor
+
+    def __init__(self, config: FSQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_dim, self.vocab_size, self.num_levels = len(config.levels), config.vocab_size, 1
+        radix = [math.prod(config.levels[:index]) for index in range(len(config.levels))]
+        for name, values in (("levels", config.levels), ("radix", radix)):
+            self.register_buffer(name, rearrange(torch.tensor(values), "d -> d 1 1 1"), persistent=False)
+
+    def forward(self, latents_BDthw: Tensor) -> Quantized:
+        """ids_BQthw has Q = 1; there are no losses."""
+        check_latents(latents_BDthw, self.latent_dim)
+        with torch.autocast(latents_BDthw.device.type, enabled=False):
+            top = (self.levels - 1).float()
+            # From (-1, 1) to (-edge, top + edge): an odd or even number of levels alike lies symmetric around 0.
+            place_BDthw = (torch.tanh(latents_BDthw.float()) * EDGE + 1.0) * top / 2.0
+            digits_BDthw = place_BDthw.round().clamp(min=torch.zeros_like(top), max=top)
+            passed_BDthw = straight_through(place_BDthw, digits_BDthw)
+            ids_B1thw = (digits_BDthw.long() * self.radix).sum(dim=1, keepdim=True)
+            values_BDthw = passed_BDthw * 2.0 / top - 1.0
+        return Quantized(values_BDthw.to(latents_BDthw.dtype), ids_B1thw, {})
+
+    def latents_from_ids(self, ids_BQthw: Tensor) -> Tensor:
+        """Values in [-1, 1], float32. Raises TokenError for ids outside the vocabulary."""
+        check_ids(ids_BQthw, self.vocab_size, self.num_levels)
+        digits_BDthw = (ids_BQthw // self.radix) % self.levels
+        return digits_BDthw.float() * 2.0 / (self.levels - 1).float() - 1.0
