@@ -1,0 +1,1 @@
+"""Collections -> batches: index, packs, loader, check, and the procedural worlds."""

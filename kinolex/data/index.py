@@ -1,0 +1,146 @@
+"""What is in a folder: one entry per video, image or array row, with label, caption and split where a table says so.
+
+Understood, in this order: `index.csv` (column file), `metadata.csv` and `metadata.jsonl` (column file_name, as in the
+video-folder and image-folder convention, also inside train/ and test/), `*.npz` image arrays (images, labels, classes),
+and otherwise every media file below the folder. A sub-folder train/ or test/ (validation/, val/) names the split.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kinolex.errors import DataError, MissingFile
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif", ".mpg", ".mpeg", ".m4v", ".ts", ".ogv", ".flv"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
+SPLITS = {"train": "train", "test": "test", "val": "test", "validation": "test"}
+TABLES = ("index.csv", "metadata.csv", "metadata.jsonl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    name: str
+    """Path below the scanned folder, with #row for arrays; unique."""
+    path: Path
+    kind: str
+    """"video" or "image"."""
+    label: str | None = None
+    caption: str | None = None
+    split: str | None = None
+    array_index: int | None = None
+
+    def load_array(self) -> np.ndarray:
+        """H W C uint8 of an array row."""
+        images = _arrays(self.path)["images"]
+        image = images[self.array_index]
+        return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+
+
+def scan(folder: str | Path, *, split: str | None = None) -> list[Entry]:
+    """Entries below a folder, sorted by name.
+
+    Args:
+        folder: a collection as described above.
+        split: keep only entries of this split; entries without one count as "train".
+
+    Raises:
+        MissingFile: no such folder.
+        DataError: a table with a row that names no file, or a file that is not there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingFile(f"{folder} is not a folder; give the folder that holds the videos or images")
+    entries = sorted(_scan(folder, folder, None), key=lambda entry: (entry.path.as_posix(), entry.array_index or 0))
+    return [entry for entry in entries if split is None or (entry.split or "train") == split]
+
+
+def _scan(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
+    for table in TABLES:
+        if (folder / table).is_file():
+            yield from _from_table(root, folder, folder / table, split)
+            return
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.lower()
+        if path.is_dir():
+            yield from _scan(root, path, SPLITS.get(path.name, split))
+        elif suffix == ".npz":
+            yield from _from_arrays(root, path, split)
+        elif suffix in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+            yield Entry(name=_name(root, path), path=path, kind=_kind(path), split=split)
+
+
+def _from_table(root: Path, folder: Path, table: Path, split: str | None) -> Iterator[Entry]:
+    for number, row in enumerate(_rows(table), start=1):
+        file = row.get("file") or row.get("file_name")
+        if not file:
+            raise DataError(f"{table}, row {number}: needs a value in the column file or file_name, got {row}")
+        path = folder / file
+        if not path.is_file():
+            raise DataError(f"{table}, row {number}: {file} is not there; restore it or take the row out")
+        yield Entry(
+            name=_name(root, path),
+            path=path,
+            kind=_kind(path),
+            label=row.get("label") or row.get("action") or row.get("class") or None,
+            caption=row.get("caption") or row.get("text") or row.get("transcript") or None,
+            split=SPLITS.get(row.get("split") or "", row.get("split") or split),
+        )
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    try:
+        with open(table, newline="", encoding="utf-8") as file:
+            if table.suffix == ".csv":
+                return list(csv.DictReader(file))
+            return [json.loads(line) for line in file if line.strip()]
+    except (ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as a table: {error}") from error
+
+
+_ARRAYS: dict[tuple[Path, int], dict[str, np.ndarray]] = {}
+"""The array file read last; rows are asked for one after the other."""
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    key = (path, path.stat().st_mtime_ns)
+    if key not in _ARRAYS:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                loaded = {name: file[name] for name in file.files}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as an array file: {error}") from error
+        if "images" not in loaded or loaded["images"].dtype != np.uint8 or loaded["images"].ndim not in (3, 4):
+            raise DataError(f"{path} needs an array `images` of uint8 N H W or N H W 3, found {sorted(loaded)}")
+        _ARRAYS.clear()
+        _ARRAYS[key] = loaded
+    return _ARRAYS[key]
+
+
+def _from_arrays(root: Path, path: Path, split: str | None) -> Iterator[Entry]:
+    arrays = _arrays(path)
+    labels, classes = arrays.get("labels"), arrays.get("classes")
+    for index in range(len(arrays["images"])):
+        label = None if labels is None else str(classes[labels[index]] if classes is not None else labels[index])
+        guessed = next((SPLITS[word] for word in SPLITS if word in path.stem), None)
+        yield Entry(
+            name=f"{_name(root, path)}#{index}",
+            path=path,
+            kind="image",
+            label=label,
+            split=split or guessed,
+            array_index=index,
+        )
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _kind(path: Path) -> str:
+    return "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"

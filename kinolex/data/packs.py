@@ -1,0 +1,191 @@
+"""A pack: a collection decoded once to training resolution, raw frames in one file and a manifest beside it.
+
+    sources --decode, area-scale--> frames.u8 (items one after the other, each T H W C) + manifest.json
+
+The manifest keeps a hash of every source, so a pack can be told from a stale one. Building appends to a journal and can be
+killed at any time: the next build keeps what was whole and gives the same bytes as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from kinolex.data.index import Entry
+from kinolex.errors import DataError, MediaError
+from kinolex.media import VideoReader, resize_frames
+
+FORMAT = "kinolex-pack-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackItem:
+    name: str
+    sha256: str
+    offset: int
+    frames: int
+    height: int
+    width: int
+    fps: tuple[int, int]
+    kind: str
+    label: str | None = None
+    caption: str | None = None
+    split: str | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return self.frames * self.height * self.width * 3
+
+
+class Pack:
+    """Read access to a pack; frames are views of the mapped file."""
+
+    def __init__(self, folder: Path, items: list[PackItem], lines: int) -> None:
+        self.folder, self.items, self.lines = folder, items, lines
+        path = folder / "frames.u8"
+        self._bytes = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+
+    @staticmethod
+    def open(folder: str | Path) -> Pack:
+        """Raises DataError when the folder is no pack, or its frames do not match its manifest."""
+        folder = Path(folder)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            items = [PackItem(**{**item, "fps": tuple(item["fps"])}) for item in manifest["items"]]
+            found_format, lines = manifest["format"], manifest["lines"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder} is not a pack ({error}); build one with `kinolex data pack`") from error
+        if found_format != FORMAT:
+            raise DataError(f"{folder} has format {found_format!r}, this version reads {FORMAT!r}; build it again")
+        have = (folder / "frames.u8").stat().st_size if (folder / "frames.u8").exists() else 0
+        if have != (need := sum(item.num_bytes for item in items)):
+            raise DataError(f"{folder}/frames.u8 holds {have} bytes but its manifest needs {need}; build the pack again")
+        return Pack(folder, items, lines)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def frames_THWC(self, index: int) -> np.ndarray:
+        item = self.items[index]
+        flat = self._bytes[item.offset : item.offset + item.num_bytes]
+        return flat.reshape(item.frames, item.height, item.width, 3)
+
+    @property
+    def num_frames(self) -> int:
+        return sum(item.frames for item in self.items)
+
+
+def build_pack(
+    entries: Iterable[Entry],
+    folder: str | Path,
+    *,
+    lines: int = 128,
+    max_frames: int | None = None,
+    strict: bool = False,
+) -> Pack:
+    """Decode a collection once.
+
+    Args:
+        entries: from kinolex.data.index.scan; order decides the order in the pack.
+        folder: created; an unfinished build in it is continued.
+        lines: short side of the stored frames; smaller sources stay as they are.
+        max_frames: keep only the first frames of long videos.
+        strict: raise on the first unreadable file instead of listing it in the manifest under "skipped".
+
+    Raises:
+        DataError: nothing readable, or (strict) an unreadable file.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    journal, partial = folder / "journal.jsonl", folder / "frames.u8.part"
+    done, skipped = _resume(journal, partial)
+    with open(journal, "a") as log, open(partial, "ab") as frames_file:
+        for entry in track(list(entries), description=f"packing {folder.name}", disable=None):
+            if entry.name in done or entry.name in skipped:
+                continue
+            try:
+                frames_THWC, fps = _decode(entry, lines, max_frames)
+            except MediaError as error:
+                if strict:
+                    raise DataError(f"{entry.name} cannot be packed: {error}") from error
+                skipped[entry.name] = str(error)
+                log.write(json.dumps({"skipped": entry.name, "why": str(error)}) + "\n")
+                continue
+            item = PackItem(
+                name=entry.name,
+                sha256=_sha256(entry.path) if entry.array_index is None else "",
+                offset=frames_file.tell(),
+                frames=frames_THWC.shape[0],
+                height=frames_THWC.shape[1],
+                width=frames_THWC.shape[2],
+                fps=(fps.numerator, fps.denominator),
+                kind=entry.kind,
+                label=entry.label,
+                caption=entry.caption,
+                split=entry.split,
+            )
+            frames_file.write(frames_THWC.tobytes())
+            frames_file.flush()
+            done[entry.name] = item
+            log.write(json.dumps(asdict(item)) + "\n")
+            log.flush()
+    if not done:
+        raise DataError(f"nothing to pack into {folder}: {len(skipped)} files were unreadable, none were read")
+    os.replace(partial, folder / "frames.u8")
+    manifest = {"format": FORMAT, "lines": lines, "items": [asdict(item) for item in done.values()], "skipped": skipped}
+    temporary = folder / "manifest.json.part"
+    temporary.write_text(json.dumps(manifest, indent=1))
+    os.replace(temporary, folder / "manifest.json")
+    journal.unlink()
+    return Pack.open(folder)
+
+
+def _resume(journal: Path, partial: Path) -> tuple[dict[str, PackItem], dict[str, str]]:
+    """What an interrupted build finished; cuts a half-written last item off the frames and the journal."""
+    done: dict[str, PackItem] = {}
+    skipped: dict[str, str] = {}
+    end, lines_kept = 0, []
+    for line in journal.read_text().splitlines() if journal.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if "skipped" in record:
+            skipped[record["skipped"]] = record["why"]
+        else:
+            item = PackItem(**{**record, "fps": tuple(record["fps"])})
+            done[item.name], end = item, item.offset + item.num_bytes
+        lines_kept.append(line + "\n")
+    journal.write_text("".join(lines_kept))
+    with open(partial, "ab") as file:
+        file.truncate(end)
+    return done, skipped
+
+
+def _decode(entry: Entry, lines: int, max_frames: int | None) -> tuple[np.ndarray, Fraction]:
+    if entry.array_index is not None:
+        return entry.load_array()[None], Fraction(1)
+    pieces, fps = [], Fraction(1)
+    with VideoReader(entry.path) as reader:
+        for clip in reader:
+            scale = min(1.0, lines / min(clip.height, clip.width))
+            size = (max(1, round(clip.height * scale)), max(1, round(clip.width * scale)))
+            frames_TCHW = resize_frames(clip.frames_TCHW, *size)
+            pieces.append(frames_TCHW.permute(0, 2, 3, 1).numpy())
+            fps = clip.fps
+            if max_frames is not None and sum(map(len, pieces)) >= max_frames:
+                break
+    return np.ascontiguousarray(np.concatenate(pieces)[:max_frames]), fps
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

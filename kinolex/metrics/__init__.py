@@ -1,0 +1,1 @@
+"""Tensors -> one number with its unit."""

@@ -1,0 +1,1 @@
+"""Packs -> weights. Nothing imports this package but the command line."""
