@@ -1,11 +1,11 @@
-"""Perceptual distance through an ImageNet-trained SqueezeNet v1.0, as a metric and as a loss.
+"""Distance between pictures as an ImageNet-trained SqueezeNet sees them: a metric and a training loss.
 
-    pixels -> upsample x2 -> conv1 pool fire2 fire3 fire4 pool fire5 fire6 fire7 fire8     features after fire 2 3 4 6 8
-    distance = mean over the five layers of mean over positions of |unit(a) - unit(b)|^2
+    pixels --x2--> SqueezeNet --> features after fire2, 3, 4, 6, 8 --unit length per position--> squared difference
 
-The backbone is in the name (squeezenet_distance): numbers of other backbones cannot be compared with it. The weights are
-passed in by path. Source: the form of LPIPS without learned weights, Zhang et al. 2018, arXiv 1801.03924; network:
-Iandola et al. 2016, arXiv 1602.07360.
+The name carries the backbone: this is `squeezenet_distance`, comparable with itself only, and not LPIPS (no learned
+layer weights, another network). It lies in [0, 2]; 0 is equal, features of unrelated pictures are about 1 apart.
+
+Source: network of Iandola et al. 2016, arXiv 1602.07360, version 1.0; distance after Zhang et al. 2018, arXiv 1801.03924.
 """
 
 from __future__ import annotations
@@ -14,116 +14,177 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kinolex.errors import CheckpointError, MissingFile
+from kinolex.errors import CheckpointError, ShapeError, UsageError
 
-TAPPED = (2, 3, 4, 6, 8)
-EVERY_NTH_FRAME = 8
-CAFFE_MEANS_BGR = (104.0, 117.0, 123.0)
-UNIT_EPSILON = 1e-6
+TAPPED = ("fire2", "fire3", "fire4", "fire6", "fire8")
+POOLED_AFTER = ("conv1", "fire4", "fire8")
+MEANS_BGR = (104.0, 117.0, 123.0)
+FIRE_WIDTHS = {  # name: (channels in, squeezed, each half of the expansion)
+    "fire2": (96, 16, 64),
+    "fire3": (128, 16, 64),
+    "fire4": (128, 32, 128),
+    "fire5": (256, 32, 128),
+    "fire6": (256, 48, 192),
+    "fire7": (384, 48, 192),
+    "fire8": (384, 64, 256),
+    "fire9": (512, 64, 256),
+}
+MIN_SIDE = 16
+"""Smallest height and width, in pixels before the doubling, whose deepest tapped features are not empty."""
+
+EVAL_EVERY_NTH = 8
+"""Neighbouring frames look alike: measuring every 8th changes the mean of a clip little and costs an eighth."""
+
+_UNIT_EPSILON = 1e-3  # squared lengths are above 1e2 where anything is seen; keeps gradients finite where nothing is
 
 
 class Fire(nn.Module):
-    def __init__(self, in_channels: int, squeeze: int, expand: int) -> None:
+    """Squeeze with 1x1, expand with 1x1 and 3x3 side by side."""
+
+    def __init__(self, channels_in: int, squeezed: int, expanded: int) -> None:
         super().__init__()
-        self.conv1x1_1 = nn.Conv2d(in_channels, squeeze, 1)
-        self.conv1x1_2 = nn.Conv2d(squeeze, expand, 1)
-        self.conv3x3_2 = nn.Conv2d(squeeze, expand, 3, padding=1)
+        self.conv1x1_1 = nn.Conv2d(channels_in, squeezed, 1)
+        self.conv1x1_2 = nn.Conv2d(squeezed, expanded, 1)
+        self.conv3x3_2 = nn.Conv2d(squeezed, expanded, 3, padding=1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        squeezed = F.relu(self.conv1x1_1(x_BCHW))
-        return torch.cat([F.relu(self.conv1x1_2(squeezed)), F.relu(self.conv3x3_2(squeezed))], dim=1)
+        squeezed_BCHW = F.relu(self.conv1x1_1(x_BCHW))
+        return F.relu(torch.cat([self.conv1x1_2(squeezed_BCHW), self.conv3x3_2(squeezed_BCHW)], dim=1))
 
 
 class SqueezeNetFeatures(nn.Module):
-    """Features of RGB pixels in [-1, 1], and class logits.
+    """Frozen SqueezeNet 1.0, loaded from a safetensors file; gradients reach its input, never its weights.
 
     Args:
-        path: safetensors with conv1, fire2 ... fire9 and conv_final.
+        path: weights, float16 or float32, with the tensor names conv1, fire2 ... fire9, conv_final (docs/data.md).
 
     Raises:
-        MissingFile: no file at path.
-        CheckpointError: the file is not safetensors or holds another network.
+        CheckpointError: no such file, not safetensors, or other tensors than this network has.
     """
-
-    bgr_means: Tensor
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 96, 7, stride=2)
-        widths = {2: (96, 16, 64), 3: (128, 16, 64), 4: (128, 32, 128), 5: (256, 32, 128)}
-        widths |= {6: (256, 48, 192), 7: (384, 48, 192), 8: (384, 64, 256), 9: (512, 64, 256)}
-        for number, (in_channels, squeeze, expand) in widths.items():
-            setattr(self, f"fire{number}", Fire(in_channels, squeeze, expand))
+        for name, widths in FIRE_WIDTHS.items():
+            self.add_module(name, Fire(*widths))
         self.conv_final = nn.Conv2d(512, 1000, 1, padding=1)
-        self.register_buffer("bgr_means", torch.tensor(CAFFE_MEANS_BGR).view(1, 3, 1, 1), persistent=False)
-        if not Path(path).is_file():
-            raise MissingFile(f"no perceptual weights at {path}; docs/data.md says where SqueezeNet v1.0 comes from")
-        try:
-            weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-            self.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
-            raise CheckpointError(f"{path} does not hold the SqueezeNet v1.0 that docs/data.md describes: {error}") from error
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.register_buffer("means", rearrange(torch.tensor(MEANS_BGR), "c -> 1 c 1 1"), persistent=False)
+        self._load(Path(path))
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def forward(self, pixels_BCHW: Tensor) -> list[Tensor]:
-        """Features after fire 2, 3, 4, 6 and 8, of pixels upsampled x2."""
-        x_BCHW = self._enter(F.interpolate(pixels_BCHW, scale_factor=2, mode="bilinear", align_corners=False))
-        features = []
-        for number in range(2, 9):
-            x_BCHW = self._fire(number, x_BCHW)
-            if number in TAPPED:
+        """Features after fire2, fire3, fire4, fire6 and fire8 of RGB pixels, float in [-1, 1], at the size given."""
+        features: list[Tensor] = []
+        x_BCHW = self._stem(pixels_BCHW)
+        for name in FIRE_WIDTHS:
+            x_BCHW = self.get_submodule(name)(x_BCHW)
+            if name in TAPPED:
                 features.append(x_BCHW)
+            if name == TAPPED[-1]:
+                break
+            x_BCHW = _pool_after(name, x_BCHW)
         return features
 
-    def classify(self, pixels_BCHW: Tensor) -> Tensor:
-        """Logits over the 1000 ImageNet classes; made for 227 x 227 pixels in [-1, 1]."""
-        x_BCHW = self._enter(pixels_BCHW)
-        for number in range(2, 10):
-            x_BCHW = self._fire(number, x_BCHW)
+    def class_scores(self, pixels_BCHW: Tensor) -> Tensor:
+        """ImageNet scores (B, 1000), not normalised, of RGB pixels in [-1, 1]; the network knows 227x227."""
+        x_BCHW = self._stem(pixels_BCHW)
+        for name in FIRE_WIDTHS:
+            x_BCHW = _pool_after(name, self.get_submodule(name)(x_BCHW))
         return F.relu(self.conv_final(x_BCHW)).mean(dim=(2, 3))
 
-    def _enter(self, pixels_BCHW: Tensor) -> Tensor:
-        bgr_BCHW = (pixels_BCHW.flip(1) + 1.0) * 127.5 - self.bgr_means
-        x_BCHW = F.relu(self.conv1(bgr_BCHW.contiguous(memory_format=torch.channels_last)))
-        return F.max_pool2d(x_BCHW, 3, 2, ceil_mode=True)
+    def _stem(self, pixels_BCHW: Tensor) -> Tensor:
+        bgr_BCHW = (pixels_BCHW.flip(1) + 1.0) * 127.5 - self.means
+        return _pool_after("conv1", F.relu(self.conv1(bgr_BCHW)))
 
-    def _fire(self, number: int, x_BCHW: Tensor) -> Tensor:
-        if number in (5, 9):  # pools stand after fire4 and fire8
-            x_BCHW = F.max_pool2d(x_BCHW, 3, 2, ceil_mode=True)
-        return getattr(self, f"fire{number}")(x_BCHW)  # type: ignore[no-any-return]
-
-
-def perceptual_distance_B(network: SqueezeNetFeatures, a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-    """Differentiable distance of image pairs in [-1, 1]; the gradient flows to a only."""
-    with torch.no_grad():
-        features_b = network(b_BCHW)
-    terms_B = []
-    for a, b in zip(network(a_BCHW), features_b, strict=True):
-        terms_B.append((_unit(a) - _unit(b)).square().sum(dim=1).mean(dim=(1, 2)))
-    return torch.stack(terms_B).mean(dim=0)
-
-
-def _unit(features_BCHW: Tensor) -> Tensor:
-    x_BCHW = features_BCHW.float()
-    return x_BCHW * torch.rsqrt(x_BCHW.square().sum(dim=1, keepdim=True) + UNIT_EPSILON)
+    def _load(self, path: Path) -> None:
+        if not path.is_file():
+            raise CheckpointError(
+                f"no perceptual network at {path}; give the path of squeezenet_v1_0_imagenet.safetensors "
+                "(docs/data.md says where it comes from), or go without one: training then uses MS-SSIM"
+            )
+        try:
+            weights = {name: weight.float() for name, weight in load_file(path).items()}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read as safetensors ({error}); fetch the file again") from error
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not hold SqueezeNet 1.0: {error}") from error
 
 
-@torch.inference_mode()
-def squeezenet_distance(
-    network: SqueezeNetFeatures, a_TCHW: Tensor, b_TCHW: Tensor, *, every: int = EVERY_NTH_FRAME
-) -> float:
-    """Distance of two clips, 0 for equal ones, about 1 for unrelated ones; lower is better.
+def perceptual_distance_B(features_net: SqueezeNetFeatures, a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    """Distance of each pair of pictures; differentiable in both.
 
     Args:
-        a_TCHW, b_TCHW: uint8 frames of equal shape.
-        every: only frames 0, every, 2*every ... are compared.
+        features_net: the frozen network; its device and the pictures' must agree.
+        a_BCHW, b_BCHW: RGB, float in [-1, 1], same shape, at least 16x16. Values outside are taken as they are.
+
+    Returns:
+        (B,) float32 in [0, 2]: mean over five layers of the mean over positions of the squared difference, summed over
+        channels, of features scaled to unit length. Lengths and differences are float32 under any autocast.
+
+    Raises:
+        ShapeError: other shapes, or pictures that are too small.
     """
-    distances = [
-        perceptual_distance_B(network, a.unsqueeze(0).float() / 127.5 - 1.0, b.unsqueeze(0).float() / 127.5 - 1.0)
-        for a, b in zip(a_TCHW[::every], b_TCHW[::every], strict=True)
+    if a_BCHW.shape != b_BCHW.shape or a_BCHW.ndim != 4 or a_BCHW.shape[1] != 3 or min(a_BCHW.shape[2:]) < MIN_SIDE:
+        raise ShapeError(
+            f"perceptual distance needs two equal shapes (B, 3, H, W) with H and W at least {MIN_SIDE}, "
+            f"got {tuple(a_BCHW.shape)} and {tuple(b_BCHW.shape)}"
+        )
+    features_a, features_b = (features_net(_doubled(pixels_BCHW)) for pixels_BCHW in (a_BCHW, b_BCHW))
+    per_layer = [
+        (_unit_length(layer_a) - _unit_length(layer_b)).square().sum(dim=1).mean(dim=(1, 2))
+        for layer_a, layer_b in zip(features_a, features_b, strict=True)
     ]
-    return float(torch.cat(distances).mean())
+    return torch.stack(per_layer).mean(dim=0)
+
+
+@torch.no_grad()
+def squeezenet_distance(
+    features_net: SqueezeNetFeatures, a_TCHW: Tensor, b_TCHW: Tensor, *, every_nth: int = EVAL_EVERY_NTH
+) -> float:
+    """Mean perceptual distance of two clips over frames 0, n, 2n, ...
+
+    Args:
+        a_TCHW, b_TCHW: uint8 RGB in 0..255, same shape, at least 16x16.
+        every_nth: n; 1 measures every frame.
+
+    Returns:
+        In [0, 2]; 0 for equal clips.
+
+    Raises:
+        ShapeError: other shapes or dtypes. UsageError: every_nth below 1.
+    """
+    if every_nth < 1:
+        raise UsageError(f"every_nth must be at least 1, got {every_nth}")
+    if a_TCHW.dtype != torch.uint8 or b_TCHW.dtype != torch.uint8 or a_TCHW.shape != b_TCHW.shape:
+        raise ShapeError(
+            f"squeezenet_distance needs two uint8 clips of one shape, got {a_TCHW.dtype} {tuple(a_TCHW.shape)} "
+            f"and {b_TCHW.dtype} {tuple(b_TCHW.shape)}"
+        )
+    device = features_net.conv1.weight.device
+    a_chunks, b_chunks = (frames_TCHW[::every_nth].split(4) for frames_TCHW in (a_TCHW, b_TCHW))
+    total, num_frames = 0.0, 0
+    for a_BCHW, b_BCHW in zip(a_chunks, b_chunks, strict=True):
+        a_float, b_float = (x.to(device).float() / 127.5 - 1.0 for x in (a_BCHW, b_BCHW))
+        total += float(perceptual_distance_B(features_net, a_float, b_float).double().sum())
+        num_frames += a_BCHW.shape[0]
+    return total / num_frames
+
+
+def _pool_after(name: str, x_BCHW: Tensor) -> Tensor:
+    return F.max_pool2d(x_BCHW, 3, stride=2, ceil_mode=True) if name in POOLED_AFTER else x_BCHW
+
+
+def _doubled(pixels_BCHW: Tensor) -> Tensor:
+    return F.interpolate(pixels_BCHW, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _unit_length(features_BCHW: Tensor) -> Tensor:
+    features_BCHW = features_BCHW.float()
+    return features_BCHW * torch.rsqrt(features_BCHW.square().sum(dim=1, keepdim=True) + _UNIT_EPSILON)

@@ -43,12 +43,11 @@ def save_state(
     tensors: dict[str, Tensor] = {}
     for prefix, module in modules.items():
         tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
-    scalars: dict[str, float] = {}
     for prefix, optimizer in optimizers.items():
         for index, moments in optimizer.state_dict()["state"].items():
             for name, value in moments.items():
                 tensors[f"{prefix}.{index}.{name}"] = torch.as_tensor(value)
-    metadata = {"format": FORMAT, "counters": json.dumps(asdict(counters) | scalars)}
+    metadata = {"format": FORMAT, "counters": json.dumps(asdict(counters))}
     temporary = path.with_suffix(".part")
     save_file({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, temporary, metadata)
     os.replace(temporary, path)

@@ -1,0 +1,119 @@
+"""From a path to an open FFmpeg container, and from FFmpeg's failures to errors with a name and a remedy.
+
+Nothing outside this file needs to know what PyAV raises.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.video.stream import VideoStream
+
+from kinolex.errors import MediaError, MissingFile, UnreadableMedia, UnsupportedMedia
+
+MAX_THREADS = 4
+"""Decoding gains little beyond four threads, and every frame thread holds one more frame in memory."""
+
+INPUT_OPTIONS = {
+    "protocol_whitelist": "file",  # a playlist must not make us open a network address
+    "pattern_type": "none",  # "100%d.png" is the name of one file, not of a sequence
+}
+TEXT_CODECS = {"ansi", "bintext", "xbin", "idf", "binkaudio_text"}
+"""FFmpeg can render any text file as terminal art; nobody who passes a text file here wants that."""
+
+
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file with something in it, or raise MissingFile or UnreadableMedia."""
+    file = Path(path)
+    if not file.exists():
+        raise MissingFile(f"no file at {file}; check the spelling and the folder ({Path.cwd()} is the current one)")
+    if file.is_dir():
+        raise UnreadableMedia(f"{file} is a folder, and one media file is needed; name a file inside it")
+    if file.is_file() and file.stat().st_size == 0:
+        raise UnreadableMedia(f"{file} is empty (0 bytes); copy or download it again")
+    return file
+
+
+@contextmanager
+def named_errors(file: Path) -> Iterator[None]:
+    """Turn whatever FFmpeg raises about this file into one of our errors."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError, av.error.NotImplementedError) as error:
+        raise UnsupportedMedia(
+            f"{file} uses something this FFmpeg build cannot decode ({error}); convert it to mp4 or webm first"
+        ) from error
+    except (av.error.PermissionError, PermissionError) as error:
+        raise UnreadableMedia(f"{file} may not be read by this user; change its permissions") from error
+    # PyAV raises plain ValueError and OverflowError for headers with absurd numbers.
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise UnreadableMedia(
+            f"{file} is not media that FFmpeg can read ({type(error).__name__}: {error}); "
+            "it may be truncated, damaged or another kind of file under a media name"
+        ) from error
+
+
+def open_input(file: Path) -> InputContainer:
+    """Open for reading; the caller closes. Raises what check_file and named_errors raise."""
+    with named_errors(file):
+        # The prefix keeps FFmpeg from taking "clip:1.mp4" for an address.
+        return av.open(f"file:{file}", "r", options=dict(INPUT_OPTIONS), metadata_errors="replace")
+
+
+def picture_stream(container: InputContainer, file: Path) -> VideoStream:
+    """The main video stream, ready to decode; cover art in a music file does not count."""
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        if container.streams.audio:
+            raise UnsupportedMedia(f"{file} holds sound but no pictures; read it with read_sound")
+        raise UnreadableMedia(f"{file} holds neither pictures nor sound; it is probably not a media file")
+    assert isinstance(stream, VideoStream)
+    if stream.codec_context is None:
+        raise UnsupportedMedia(f"{file} holds video in a codec unknown to this FFmpeg build; convert it to mp4 first")
+    if stream.codec_context.name in TEXT_CODECS:
+        raise UnreadableMedia(f"{file} is a text file, not media; check the name")
+    return stream
+
+
+def thread_count() -> int:
+    """Decoding threads: the cores this process may use, at most MAX_THREADS."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, MAX_THREADS)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name in the same folder; it becomes `path` on a clean exit and vanishes on any other."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise MissingFile(f"cannot write {target}: there is no folder {target.parent}; create it first")
+    if target.is_dir():
+        raise UnsupportedMedia(f"cannot write {target}: it is a folder; give the name of a file")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        raise MediaError(f"cannot write in {target.parent} ({error.strerror}); choose another folder") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; what we hand over has the permissions of any newly made file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_output(file: Path, options: dict[str, str] | None = None, format: str | None = None) -> OutputContainer:
+    """Open a file for muxing; the caller closes."""
+    return av.open(f"file:{file}", "w", format=format, options=options or {})
