@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import av
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from kinolex.errors import MediaError, MissingFile, UnreadableMedia, UnsupportedMedia
+
+StreamKind = TypeVar("StreamKind", bound=av.stream.Stream)
 
 MAX_THREADS = 4
 """Decoding gains little beyond four threads, and every frame thread holds one more frame in memory."""
@@ -70,17 +73,23 @@ def open_input(file: Path) -> InputContainer:
 
 def picture_stream(container: InputContainer, file: Path) -> VideoStream:
     """The main video stream, ready to decode; cover art in a music file does not count."""
-    stream = container.streams.best("video")
-    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+    cover = av.stream.Disposition.attached_pic
+    stream = main_stream([stream for stream in container.streams.video if not stream.disposition & cover])
+    if stream is None:
         if container.streams.audio:
             raise UnsupportedMedia(f"{file} holds sound but no pictures; read it with read_sound")
         raise UnreadableMedia(f"{file} holds neither pictures nor sound; it is probably not a media file")
-    assert isinstance(stream, VideoStream)
     if stream.codec_context is None:
         raise UnsupportedMedia(f"{file} holds video in a codec unknown to this FFmpeg build; convert it to mp4 first")
     if stream.codec_context.name in TEXT_CODECS:
         raise UnreadableMedia(f"{file} is a text file, not media; check the name")
     return stream
+
+
+def main_stream(streams: Sequence[StreamKind]) -> StreamKind | None:
+    """The first stream marked as default, or the first of all, or None."""
+    chosen = [stream for stream in streams if stream.disposition & av.stream.Disposition.default]
+    return next(iter([*chosen, *streams]), None)
 
 
 def thread_count() -> int:

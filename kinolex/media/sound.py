@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kinolex.errors import UnreadableMedia, UnsupportedMedia
 from kinolex.media.integrity import missing_bytes
-from kinolex.media.opening import check_file, named_errors, open_input
+from kinolex.media.opening import check_file, main_stream, named_errors, open_input
 from kinolex.media.timing import round_half_up
 from kinolex.types import Sound
 
@@ -64,24 +64,22 @@ def track_of(
     """
     file = check_file(path)
     with open_input(file) as container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, AudioStream):
+        stream = main_stream(container.streams.audio)
+        if stream is None:
             return None
         pieces: list[NDArray[np.float32]] = []
         rate_hz = 0
-        limit: int | None = None
+        count = 0
         for rate_hz, samples_CS in aligned_samples(container, stream, file, start_s):
-            if limit is None and length_s is not None:
-                limit = round_half_up(length_s * rate_hz)
             pieces.append(samples_CS)
-            if limit is not None and sum(piece.shape[1] for piece in pieces[-1:]) >= 0:
-                limit -= samples_CS.shape[1]
-                if limit <= 0:
-                    pieces[-1] = samples_CS[:, : samples_CS.shape[1] + limit]
-                    break
+            count += samples_CS.shape[1]
+            if length_s is not None and count >= length_s * rate_hz:
+                break
     if not pieces:
         return None
     samples_CS = np.concatenate(pieces, axis=1)
+    if length_s is not None:
+        samples_CS = samples_CS[:, : round_half_up(length_s * rate_hz)]
     if not np.isfinite(samples_CS).all():
         raise UnreadableMedia(f"{file}: its sound holds NaN or infinite samples; export it again")
     return Sound(torch.from_numpy(np.clip(samples_CS, -1, 1)), rate_hz)

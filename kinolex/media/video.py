@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from kinolex.errors import UnreadableMedia, UsageError
 from kinolex.media.integrity import missing_bytes
-from kinolex.media.opening import check_file, named_errors, open_input, picture_stream, thread_count
+from kinolex.media.opening import check_file, main_stream, named_errors, open_input, picture_stream, thread_count
 from kinolex.media.pixels import FrameConverter, has_alpha, orientation_of, rotation_deg
 from kinolex.media.timing import DEFAULT_FPS, Timeline, choose_timeline, is_plausible, round_half_up
 from kinolex.types import Clip
@@ -157,7 +157,7 @@ def _probe(container: InputContainer, stream: VideoStream, file: Path, scan: _Sc
     orientation = orientation_of(first)
     width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
     alpha = has_alpha(first) and (stream.codec_context.name != "gif" or _is_transparent(first))
-    sound = container.streams.best("audio")
+    sound = main_stream(container.streams.audio)
     return MediaInfo(
         path=file,
         container=container.format.name,
