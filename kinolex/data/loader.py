@@ -24,6 +24,9 @@ from kinolex.errors import ConfigError, DataError
 FRAMES_PER_SLOT = 64
 """An epoch draws from a video once per this many frames, so long videos count more, but not without bound."""
 
+BYTES_PER_SLOT = 3 * 64 * 64
+"""From an image once per this many bytes, so thumbnails do not crowd out photographs."""
+
 MAX_SLOTS = 8
 
 RenderWorld = Callable[[int, int, int], np.ndarray]
@@ -89,7 +92,12 @@ class Loader:
             if ref[0].items[ref[1]].frames >= config.clip_frames > 1
             for _ in range(min(MAX_SLOTS, -(-ref[0].items[ref[1]].frames // FRAMES_PER_SLOT)))
         ]
-        self.image_slots = [ref for ref in everything if ref[0].items[ref[1]].frames == 1] or everything
+        self.image_slots = [
+            ref
+            for ref in everything
+            if ref[0].items[ref[1]].frames == 1
+            for _ in range(min(MAX_SLOTS, -(-ref[0].items[ref[1]].num_bytes // BYTES_PER_SLOT)))
+        ] or everything
         if config.batch_video and not self.video_slots and config.world_fraction < 1:
             raise DataError(
                 f"no video in the packs has {config.clip_frames} frames; pack longer videos or lower clip_frames"

@@ -33,10 +33,10 @@ PRESETS: dict[str, AutoencoderConfig] = {
     "paper-b": _paper(64),
     "paper-l": _paper(128),
     "small": AutoencoderConfig(
-        channels=(128, 256, 256),
-        down=((2, 2), (2, 1)),
-        encoder_blocks=(2, 2, 2),
-        decoder_blocks=(3, 3, 3),
+        channels=(96, 192, 256, 320),
+        down=((1, 2), (2, 1), (2, 1)),
+        encoder_blocks=(3, 3, 2, 2),
+        decoder_blocks=(4, 4, 3, 3),
         middle_blocks=1,
         quantizer=VQConfig(codebook_size=1024, dim=16),
         causal=False,
@@ -46,7 +46,7 @@ PRESETS: dict[str, AutoencoderConfig] = {
     "nano": AutoencoderConfig(
         channels=(64, 128, 192, 256),
         down=((1, 2), (2, 1), (2, 1)),
-        encoder_blocks=(2, 2, 2, 2),
+        encoder_blocks=(1, 1, 1, 2),
         decoder_blocks=(2, 2, 2, 2),
         middle_blocks=1,
         quantizer=VQConfig(codebook_size=1024, dim=16),

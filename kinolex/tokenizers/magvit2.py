@@ -27,7 +27,7 @@ PRESETS: dict[str, AutoencoderConfig] = {
         adaptive_norm=True,
     ),
     "small": AutoencoderConfig(
-        channels=(128, 256, 320, 384),
+        channels=(96, 192, 256, 320),
         down=((1, 2), (2, 1), (2, 1)),
         encoder_blocks=(3, 3, 2, 2),
         decoder_blocks=(4, 4, 3, 3),
@@ -38,10 +38,10 @@ PRESETS: dict[str, AutoencoderConfig] = {
         factorised=True,
     ),
     "nano": AutoencoderConfig(
-        channels=(96, 160, 224, 288),
+        channels=(64, 128, 192, 256),
         down=((1, 2), (2, 1), (2, 1)),
-        encoder_blocks=(2, 2, 2, 2),
-        decoder_blocks=(2, 3, 2, 2),
+        encoder_blocks=(1, 1, 1, 2),
+        decoder_blocks=(2, 2, 2, 2),
         middle_blocks=1,
         quantizer=FSQConfig(levels=(8, 8, 8, 8, 8, 8)),
         causal=True,

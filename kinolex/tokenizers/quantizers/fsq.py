@@ -47,7 +47,7 @@ class FiniteScalarQuantizer(nn.Module):
         self.latent_dim, self.vocab_size, self.num_levels = len(config.levels), config.vocab_size, 1
         radix = [math.prod(config.levels[:index]) for index in range(len(config.levels))]
         for name, values in (("levels", config.levels), ("radix", radix)):
-            self.register_buffer(name, rearrange(torch.tensor(values), "d -> d 1 1 1"), persistent=False)
+            self.register_buffer(name, rearrange(torch.tensor(values), "d -> 1 d 1 1 1"), persistent=False)
 
     def forward(self, latents_BDthw: Tensor) -> Quantized:
         """ids_BQthw has Q = 1; there are no losses."""

@@ -69,7 +69,7 @@ class LookupFreeQuantizer(nn.Module):
         self.latent_dim, self.vocab_size, self.num_levels = config.num_bits, config.vocab_size, 1
         self.scale = config.num_bits**-0.5 if config.spherical else 1.0
         shifts_D = torch.arange(config.num_bits)
-        self.register_buffer("shifts", rearrange(shifts_D, "d -> d 1 1 1"), persistent=False)
+        self.register_buffer("shifts", rearrange(shifts_D, "d -> 1 d 1 1 1"), persistent=False)
 
     def forward(self, latents_BDthw: Tensor) -> Quantized:
         """ids_BQthw has Q = 1, least significant bit first channel; zero counts as -1."""
