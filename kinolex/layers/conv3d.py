@@ -83,18 +83,18 @@ class SpaceToDepth(nn.Module):
 class DepthToSpace(nn.Module):
     """Unfold channels into blocks of time x space x space; the exact inverse order of SpaceToDepth in space.
 
-    In time the first frame of a stream keeps only its last copy, so 1 + n frames become 1 + time*n.
+    In a causal network the first frame of a stream keeps only its last copy, so 1 + n frames become 1 + time*n.
     """
 
-    def __init__(self, time: int, space: int) -> None:
+    def __init__(self, time: int, space: int, *, causal: bool) -> None:
         super().__init__()
-        self.time, self.space = time, space
+        self.time, self.space, self.causal = time, space, causal
 
     def forward(self, x_BCTHW: Tensor, cache: StreamCache | None = None) -> Tensor:
         x_BCTHW = rearrange(
             x_BCTHW, "b (s p q c) t h w -> b c (t s) (h p) (w q)", s=self.time, p=self.space, q=self.space
         )
-        return drop_first_copies(self, x_BCTHW, self.time, cache)
+        return drop_first_copies(self, x_BCTHW, self.time, cache) if self.causal else x_BCTHW
 
 
 def drop_first_copies(module: nn.Module, x_BCTHW: Tensor, time: int, cache: StreamCache | None) -> Tensor:

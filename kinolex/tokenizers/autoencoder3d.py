@@ -123,7 +123,7 @@ class Up(nn.Module):
         if config.resample == "conv":
             kernel = _resample_kernel(config, time, space)
             self.conv = Conv3d(channels, channels * time * space * space, kernel, causal=config.causal)
-            self.unfold = DepthToSpace(time, space)
+            self.unfold = DepthToSpace(time, space, causal=config.causal)
         else:
             self.conv = Conv3d(channels, channels, (config.time_kernel, 3, 3), causal=config.causal, bias=config.bias)
             self.unfold = None
@@ -187,7 +187,7 @@ class Decoder(nn.Module):
                 time_so_far *= time
         self.norm = _norm(config, previous)
         self.out = Conv3d(previous, 3 * config.fold**2, _kernel(config), causal=config.causal)
-        self.unfold = DepthToSpace(1, config.fold)
+        self.unfold = DepthToSpace(1, config.fold, causal=config.causal)
 
     def forward(self, latents_BDthw: Tensor, cache: StreamCache | None) -> Tensor:
         x_BCTHW = _run(self.middle, self.stem(latents_BDthw, cache), cache)

@@ -43,11 +43,11 @@ def test_depth_to_space_inverts_space_to_depth() -> None:
     x_BCTHW = torch.randn(1, 3, 2, 8, 12)
     folded = SpaceToDepth(4)(x_BCTHW)
     assert folded.shape == (1, 48, 2, 2, 3)
-    assert torch.equal(DepthToSpace(1, 4)(folded), x_BCTHW)
+    assert torch.equal(DepthToSpace(1, 4, causal=True)(folded), x_BCTHW)
 
 
 def test_depth_to_time_drops_the_first_copy_once_per_stream() -> None:
-    layer, cache = DepthToSpace(2, 1), StreamCache()
+    layer, cache = DepthToSpace(2, 1, causal=True), StreamCache()
     x_BCTHW = torch.randn(1, 4, 3, 1, 1)
     chunks = [layer(x_BCTHW[:, :, :1], cache), layer(x_BCTHW[:, :, 1:], cache)]
     assert layer(x_BCTHW).shape[2] == 5

@@ -23,10 +23,11 @@ CAUSAL = AutoencoderConfig(
     norm_groups=4,
 )
 FACTORISED = replace(CAUSAL, fold=2, factorised=True, down=((2, 1), (2, 2)))
-WINDOWED = replace(CAUSAL, causal=False, resample="pool", adaptive_norm=False)
+WINDOWED = replace(CAUSAL, causal=False, resample="pool")
+WINDOWED_CONV = replace(CAUSAL, causal=False)
 
 
-@pytest.mark.parametrize("config", [CAUSAL, FACTORISED, WINDOWED])
+@pytest.mark.parametrize("config", [CAUSAL, FACTORISED, WINDOWED, WINDOWED_CONV])
 @pytest.mark.parametrize("mode", ["central", "last", "average"])
 def test_an_inflated_network_gives_the_image_networks_output_on_still_frames(
     config: AutoencoderConfig, mode: InflationMode
