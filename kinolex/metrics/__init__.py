@@ -1,13 +1,38 @@
-"""Tensors -> one number with its unit."""
+"""Tensors -> one number with its unit. Names carry unit and backbone; nothing returns NaN or infinity."""
 
-from kinolex.metrics.fidelity import PSNR_CAP_DB, psnr_db, psnr_db_frame_mean
+from kinolex.metrics.codebook import (
+    codebook_perplexity,
+    codebook_reach,
+    codebook_usage,
+    digit_entropies_bits,
+    ranked_counts,
+    usage_histogram,
+)
+from kinolex.metrics.fidelity import PSNR_CAP_DB, flicker, psnr_db, psnr_db_frame_mean, seam
 from kinolex.metrics.perceptual import SqueezeNetFeatures, perceptual_distance_B, squeezenet_distance
+from kinolex.metrics.rate import bits_per_pixel, raw_bits_per_pixel, raw_token_bytes
+from kinolex.metrics.structure import ms_ssim, ms_ssim_loss_B, num_scales, ssim
 
 __all__ = [
     "PSNR_CAP_DB",
     "SqueezeNetFeatures",
+    "bits_per_pixel",
+    "codebook_perplexity",
+    "codebook_reach",
+    "codebook_usage",
+    "digit_entropies_bits",
+    "flicker",
+    "ms_ssim",
+    "ms_ssim_loss_B",
+    "num_scales",
     "perceptual_distance_B",
     "psnr_db",
     "psnr_db_frame_mean",
+    "ranked_counts",
+    "raw_bits_per_pixel",
+    "raw_token_bytes",
+    "seam",
     "squeezenet_distance",
+    "ssim",
+    "usage_histogram",
 ]
