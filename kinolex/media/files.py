@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from kinolex.errors import UsageError
+from kinolex.errors import UnsupportedMedia, UsageError
+from kinolex.media.image import IMAGE_CODECS, write_image
 from kinolex.media.sound import track_of
 from kinolex.media.video import VideoReader
+from kinolex.media.writer import FORMATS, VideoWriter
 from kinolex.types import Clip
 
 
@@ -51,8 +54,38 @@ def read(path: str | os.PathLike[str], *, start_s: float = 0.0, max_frames: int 
             count += 1
             if count == max_frames:
                 break
-        pixels.close()  # type: ignore[attr-defined]
+        pixels.close()
         clip = Clip(torch.from_numpy(frames_TCHW[:count]), reader.fps)
         start = reader.origin_s + reader.first_tick / reader.fps
         length = count / reader.fps if max_frames is not None and count == max_frames else None
     return clip.with_sound(track_of(path, start_s=start, length_s=length))
+
+
+def write(clip: Clip, path: str | os.PathLike[str], *, quality: int | None = None) -> None:
+    """Write a clip in the format that the suffix names.
+
+    Args:
+        clip: any size; sound is written where the format can hold it (MP4, WebM) and left out elsewhere.
+        path: .mp4 .m4v .webm .gif for video, .png .jpg .jpeg .webp for one frame.
+        quality: 0 to 100; None is visually near-lossless, and lossless for PNG and WebP images.
+
+    Raises:
+        UnsupportedMedia: another suffix, several frames for an image format, or a rate that GIF cannot hold.
+        MissingFile: the folder does not exist.
+        UsageError: quality out of range.
+        MediaError: the disk is full or the encoder failed. No partial file is left in any case.
+    """
+    suffix = Path(path).suffix.lower()
+    if quality is not None and not 0 <= quality <= 100:
+        raise UsageError(f"quality must be in 0..100, got {quality}")
+    if suffix in IMAGE_CODECS:
+        write_image(clip, path, quality=quality)
+        return
+    if suffix not in FORMATS:
+        raise UnsupportedMedia(
+            f"cannot write {suffix or 'a file without suffix'}; use one of {', '.join([*FORMATS, *IMAGE_CODECS])}"
+        )
+    with VideoWriter(
+        path, fps=clip.fps, height=clip.height, width=clip.width, sound=clip.sound, quality=quality
+    ) as writer:
+        writer.append(clip.frames_TCHW)

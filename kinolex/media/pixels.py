@@ -131,3 +131,15 @@ def turn(pixels_CHW: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.
     if mirror_rows:
         pixels_CHW = pixels_CHW[:, ::-1]
     return np.ascontiguousarray(pixels_CHW)
+
+
+def frame_from_pixels(pixels_CHW: NDArray[np.uint8]) -> VideoFrame:
+    """An FFmpeg frame in planar RGB (gbrp) with these pixels."""
+    _, height, width = pixels_CHW.shape
+    frame = VideoFrame(width, height, "gbrp")
+    for plane, channel in enumerate((1, 2, 0)):
+        padded_HW = np.zeros((height, frame.planes[plane].line_size), np.uint8)
+        padded_HW[:, :width] = pixels_CHW[channel]
+        frame.planes[plane].update(padded_HW)
+    frame.color_range = int(ColorRange.JPEG)
+    return frame

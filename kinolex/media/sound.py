@@ -10,18 +10,22 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.codec.context import ThreadType
 from av.container import InputContainer
+from einops import rearrange
 from numpy.typing import NDArray
 
-from kinolex.errors import UnreadableMedia, UnsupportedMedia
+from kinolex.errors import MediaError, UnreadableMedia, UnsupportedMedia
+from kinolex.media.decoding import decode
 from kinolex.media.integrity import missing_bytes
-from kinolex.media.opening import check_file, main_stream, named_errors, open_input
+from kinolex.media.opening import check_file, main_stream, open_input, open_output, replacing
 from kinolex.media.timing import round_half_up
 from kinolex.types import Sound
 
+SOUND_CODECS = {".wav": "pcm_s16le", ".flac": "flac"}
+BLOCK_SAMPLES = 65536
 RESYNC_S = Fraction(1, 10)
 """Smaller differences between timestamps and samples are rounding of the container's clock, not gaps."""
 
@@ -118,32 +122,69 @@ def _decoded(
     container: InputContainer, stream: AudioStream, file: Path
 ) -> Iterator[tuple[Fraction | None, int, NDArray[np.float32]]]:
     """Time of the first sample, rate and float32 samples_CS (one or two channels) of every decoded frame."""
-    stream.thread_type = ThreadType.SLICE
     resampler: AudioResampler | None = None
-    count = 0
-    with named_errors(file):
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is not None and packet.is_corrupt:
-                    return
-                frames = stream.codec_context.decode(packet if packet is not None and packet.size else None)
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError as error:
-                if count == 0:
-                    continue
-                raise UnreadableMedia(f"{file}: its sound is damaged after {count} frames ({error})") from error
-            for frame in frames:
-                count += 1
-                if resampler is None:
-                    layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-                    resampler = AudioResampler(format="fltp", layout=layout, rate=frame.sample_rate)
-                    rate_hz = frame.sample_rate
-                time_s = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
-                for part in resampler.resample(frame):
-                    yield time_s, rate_hz, part.to_ndarray()
-                    time_s = None
-            if packet is None or packet.size == 0:
-                return
+    shape: tuple[str, str, int] | None = None
+    layout, rate_hz = "", 0
+    for frame, length in _with_end(container, stream, file):
+        if not layout:
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+            rate_hz = frame.sample_rate
+        # Streams may change their format on the way; what comes out stays as it began.
+        if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+            resampler = AudioResampler(format="fltp", layout=layout, rate=rate_hz)
+        time_s = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
+        for part in resampler.resample(frame):
+            yield time_s, rate_hz, part.to_ndarray()[:, :length]
+            time_s = None
+
+
+def _with_end(
+    container: InputContainer, stream: AudioStream, file: Path
+) -> Iterator[tuple[AudioFrame, int | None]]:
+    """Decoded frames, the last one with the number of its samples that count (None: all).
+
+    AAC pads its last frame with silence; MP4 says so by a shorter duration of the last packet, FFmpeg does not act on it.
+    """
+    held: tuple[av.Packet | None, AudioFrame] | None = None
+    for packet, frame in decode(container, stream, stream.codec_context, file):
+        if held is not None:
+            yield held[1], None
+        held = (packet, frame)
+    if held is None:
+        return
+    packet, frame = held
+    counts_samples = stream.time_base == Fraction(1, frame.sample_rate)
+    if packet is not None and counts_samples and packet.pts == frame.pts and 0 < (packet.duration or 0) < frame.samples:
+        yield frame, packet.duration
+    else:
+        yield frame, None
+
+
+def write_sound(sound: Sound, path: str | os.PathLike[str]) -> None:
+    """Write a sound as .wav or .flac with 16 bits per sample; what came from 16 bits returns exactly.
+
+    Raises:
+        UnsupportedMedia: another suffix.
+        MissingFile: the folder does not exist.
+        MediaError: the disk is full or the encoder failed. No partial file is left in any case.
+    """
+    target = Path(path)
+    codec = SOUND_CODECS.get(target.suffix.lower())
+    if codec is None:
+        raise UnsupportedMedia(f"cannot write sound as {target.suffix}; use one of {', '.join(SOUND_CODECS)}")
+    layout = "mono" if sound.samples_CS.shape[0] == 1 else "stereo"
+    try:
+        with replacing(target) as temporary, open_output(temporary, format=target.suffix[1:].lower()) as container:
+            stream = container.add_stream(codec, rate=sound.rate_hz, layout=layout, format="s16")
+            assert isinstance(stream, AudioStream)
+            for start in range(0, sound.num_samples, BLOCK_SAMPLES):
+                samples_CS = sound.samples_CS[:, start : start + BLOCK_SAMPLES].cpu().numpy()
+                whole_CS = np.clip(np.rint(samples_CS * 32768), -32768, 32767).astype(np.int16)
+                interleaved = np.ascontiguousarray(rearrange(whole_CS, "c s -> 1 (s c)"))
+                frame = AudioFrame.from_ndarray(interleaved, format="s16", layout=layout)
+                frame.sample_rate, frame.pts, frame.time_base = sound.rate_hz, start, Fraction(1, sound.rate_hz)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"writing {target} failed ({type(error).__name__}: {error}); check the disk's space") from error

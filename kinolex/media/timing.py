@@ -77,8 +77,7 @@ def choose_timeline(
     *,
     last_duration: int,
     time_base: Fraction,
-    average_rate: Fraction | None,
-    base_rate: Fraction | None,
+    stated_rates: Sequence[Fraction | None],
 ) -> Timeline:
     """Find the rate of a stream from the timestamps of all its frames.
 
@@ -86,13 +85,13 @@ def choose_timeline(
         pts: timestamps in ascending order, in units of time_base, at least one.
         last_duration: how long the last frame is shown, in the same units; 0 if unknown.
         time_base: seconds per unit.
-        average_rate, base_rate: what the container says, either may be missing or wrong.
+        stated_rates: what the container says, most trusted first; any may be missing or wrong.
 
     Returns:
         The container's rate (or the nearest common one) if the timestamps follow it to within their rounding;
         otherwise a variable timeline at the rate with which the file has gaps only, or at the average, snapped.
     """
-    stated = [rate for rate in (average_rate, base_rate) if rate is not None and is_plausible(rate)]
+    stated = [rate for rate in stated_rates if rate is not None and is_plausible(rate)]
     origin, count = pts[0], len(pts)
     span_s = (pts[-1] - origin) * time_base
     if span_s == 0:

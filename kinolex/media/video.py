@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,9 +31,11 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from kinolex.errors import UnreadableMedia, UsageError
+from kinolex.media.decoding import decode, packets_of
 from kinolex.media.integrity import missing_bytes
 from kinolex.media.opening import check_file, main_stream, named_errors, open_input, picture_stream, thread_count
 from kinolex.media.pixels import FrameConverter, has_alpha, orientation_of, rotation_deg
+from kinolex.media.rate_tag import stated_rate
 from kinolex.media.timing import DEFAULT_FPS, Timeline, choose_timeline, is_plausible, round_half_up
 from kinolex.types import Clip
 
@@ -87,7 +90,7 @@ def scan_stream(container: InputContainer, stream: VideoStream, file: Path) -> _
     """Read the timestamps of all packets and choose the timeline."""
     stamps, durations, timed, shown = array("q"), {}, True, 0
     with named_errors(file):
-        for packet in _packets(container, stream):
+        for packet in packets_of(container, stream):
             if packet.size == 0 or packet.is_discard:
                 continue
             shown += 1
@@ -111,8 +114,7 @@ def scan_stream(container: InputContainer, stream: VideoStream, file: Path) -> _
         ordered,
         last_duration=next(iter(durations.values())),
         time_base=time_base,
-        average_rate=stream.average_rate,
-        base_rate=stream.base_rate,
+        stated_rates=[stated_rate(container, file), stream.average_rate, stream.base_rate],
     )
     if is_image:
         timeline = Timeline(
@@ -124,15 +126,7 @@ def scan_stream(container: InputContainer, stream: VideoStream, file: Path) -> _
 def _is_sane(ordered: list[int], time_base: Fraction) -> bool:
     """False if the clock jumps by more than MAX_GAP_S."""
     limit = MAX_GAP_S / time_base
-    return all(later - earlier <= limit for earlier, later in zip(ordered, ordered[1:], strict=False))
-
-
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """Packets of one stream; the end of the file ends them, however FFmpeg reports it."""
-    try:
-        yield from container.demux(stream)
-    except av.error.EOFError:
-        return
+    return all(later - earlier <= limit for earlier, later in pairwise(ordered))
 
 
 def probe(path: str | os.PathLike[str]) -> MediaInfo:
@@ -149,9 +143,8 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
 
 
 def _probe(container: InputContainer, stream: VideoStream, file: Path, scan: _Scan) -> MediaInfo:
-    with open_input(file) as again:
-        with closing(decoded_frames(again, picture_stream(again, file), file)) as frames:
-            first = next(frames, None)
+    with open_input(file) as again, closing(decoded_frames(again, picture_stream(again, file), file)) as frames:
+        first = next(frames, None)
     if first is None:
         raise UnreadableMedia(f"{file}: not one frame could be decoded; the file is damaged or was cut at its start")
     orientation = orientation_of(first)
@@ -197,35 +190,10 @@ def _decoder(stream: VideoStream) -> VideoCodecContext:
     return own
 
 
-def decoded_frames(container: InputContainer, stream: VideoStream, file: Path) -> Iterator[VideoFrame]:
-    """Decode a stream from where the container stands, in order of display.
-
-    Raises UnreadableMedia after the last whole frame if a packet cannot be decoded or is cut off.
-    """
-    decoder, count, fault = _decoder(stream), 0, ""
-    with named_errors(file):
-        packets = _packets(container, stream)
-        while not fault:
-            try:
-                packet = next(packets, None)
-                if packet is not None and packet.is_corrupt:
-                    fault = "a packet is cut off"
-                    packet = None
-                frames = decoder.decode(packet if packet is not None and packet.size else None)
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError as error:
-                # Recordings of broadcasts begin in mid-stream: what cannot be decoded before the first frame is skipped.
-                if count == 0:
-                    continue
-                fault = str(error)
-                break
-            yield from frames
-            count += len(frames)
-            if packet is None or packet.size == 0:
-                break
-    if fault:
-        raise UnreadableMedia(f"{file} is damaged ({fault}) after {count} frames; copy it again or repair it")
+def decoded_frames(container: InputContainer, stream: VideoStream, file: Path) -> Generator[VideoFrame, None, None]:
+    """Decode a stream from where the container stands, in order of display; raises as decoding.decode."""
+    for _, frame in decode(container, stream, _decoder(stream), file):
+        yield frame
 
 
 class VideoReader:
@@ -265,7 +233,7 @@ class VideoReader:
             raise UsageError(
                 f"start_s must lie in the video, got {start_s} for {self._file} of {self.info.duration_s:.3f} s"
             )
-        self._active: Iterator[Clip] | None = None
+        self._active: Generator[Clip, None, None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -278,7 +246,7 @@ class VideoReader:
     def close(self) -> None:
         """Release the file; a running iteration ends."""
         if self._active is not None:
-            self._active.close()  # type: ignore[attr-defined]
+            self._active.close()
             self._active = None
 
     @property
@@ -291,7 +259,7 @@ class VideoReader:
         self._active = self._chunks()
         return self._active
 
-    def _chunks(self) -> Iterator[Clip]:
+    def _chunks(self) -> Generator[Clip, None, None]:
         chunk: list[NDArray[np.uint8]] = []
         try:
             with closing(self.pixels()) as pixels:
@@ -311,7 +279,7 @@ class VideoReader:
     def _clip(self, chunk: list[NDArray[np.uint8]]) -> Clip:
         return Clip(torch.from_numpy(np.stack(chunk)), self.fps)
 
-    def pixels(self) -> Iterator[NDArray[np.uint8]]:
+    def pixels(self) -> Generator[NDArray[np.uint8], None, None]:
         """The output frames one by one, pixels_CHW uint8; a frame shown twice is the same array twice."""
         self.frames_read = 0
         with open_input(self._file) as container:
