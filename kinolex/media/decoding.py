@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error as av_error
 from av.container import InputContainer
 
 from kinolex.errors import UnreadableMedia
@@ -24,7 +25,7 @@ def packets_of(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
     """Packets of one stream; the end of the file ends them, however FFmpeg reports it."""
     try:
         yield from container.demux(stream)
-    except av.error.EOFError:
+    except av_error.EOFError:
         return
 
 
@@ -42,9 +43,9 @@ def decode(container: InputContainer, stream: Any, decoder: Any, file: Path) -> 
                     fault, packet = "a packet is cut off", None
                 ended = packet is None or packet.size == 0
                 frames = decoder.decode(None if ended else packet)
-            except av.error.EOFError:
+            except av_error.EOFError:
                 break
-            except av.error.FFmpegError as error:
+            except av_error.FFmpegError as error:
                 skipped += 1
                 if count == 0 and packet is not None and skipped <= MAX_SKIPPED:
                     continue

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error as av_error
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -69,7 +70,7 @@ def write_image(clip: Clip, path: str | os.PathLike[str], *, quality: int | None
         data = b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
         with replacing(file) as temporary:
             temporary.write_bytes(data)
-    except (av.error.FFmpegError, OSError) as error:
+    except (av_error.FFmpegError, OSError) as error:
         raise MediaError(
             f"writing {file} failed ({type(error).__name__}: {error}); {clip.width}x{clip.height} may be too large for "
             f"{suffix}, or the disk may be full"

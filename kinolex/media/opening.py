@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import av
+import av.error as av_error
+import av.stream as av_stream
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from kinolex.errors import MediaError, MissingFile, UnreadableMedia, UnsupportedMedia
 
-StreamKind = TypeVar("StreamKind", bound=av.stream.Stream)
+StreamKind = TypeVar("StreamKind", bound=av_stream.Stream)
 
 MAX_THREADS = 4
 """Decoding gains little beyond four threads, and every frame thread holds one more frame in memory."""
@@ -50,14 +52,14 @@ def named_errors(file: Path) -> Iterator[None]:
         yield
     except MediaError:
         raise
-    except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError, av.error.NotImplementedError) as error:
+    except (av_error.DecoderNotFoundError, av_error.PatchWelcomeError, av_error.NotImplementedError) as error:
         raise UnsupportedMedia(
             f"{file} uses something this FFmpeg build cannot decode ({error}); convert it to mp4 or webm first"
         ) from error
-    except (av.error.PermissionError, PermissionError) as error:
+    except (av_error.PermissionError, PermissionError) as error:
         raise UnreadableMedia(f"{file} may not be read by this user; change its permissions") from error
     # PyAV raises plain ValueError and OverflowError for headers with absurd numbers.
-    except (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
+    except (av_error.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise UnreadableMedia(
             f"{file} is not media that FFmpeg can read ({type(error).__name__}: {error}); "
             "it may be truncated, damaged or another kind of file under a media name"
@@ -73,7 +75,7 @@ def open_input(file: Path) -> InputContainer:
 
 def picture_stream(container: InputContainer, file: Path) -> VideoStream:
     """The main video stream, ready to decode; cover art in a music file does not count."""
-    cover = av.stream.Disposition.attached_pic
+    cover = av_stream.Disposition.attached_pic
     stream = main_stream([stream for stream in container.streams.video if not stream.disposition & cover])
     if stream is None:
         if container.streams.audio:
@@ -88,7 +90,7 @@ def picture_stream(container: InputContainer, file: Path) -> VideoStream:
 
 def main_stream(streams: Sequence[StreamKind]) -> StreamKind | None:
     """The first stream marked as default, or the first of all, or None."""
-    chosen = [stream for stream in streams if stream.disposition & av.stream.Disposition.default]
+    chosen = [stream for stream in streams if stream.disposition & av_stream.Disposition.default]
     return next(iter([*chosen, *streams]), None)
 
 

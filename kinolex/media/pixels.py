@@ -42,7 +42,7 @@ def has_alpha(frame: VideoFrame) -> bool:
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """How to turn the stored picture so that it stands upright, from its display matrix (nearest multiple of 90)."""
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    data = next((item for item in frame.side_data if item.type == SideDataType.DISPLAYMATRIX), None)
     if data is None or data.buffer_size < 36:
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
@@ -117,7 +117,7 @@ class FrameConverter:
 def plane_HW(frame: VideoFrame, index: int) -> NDArray[np.uint8]:
     """One 8 bit plane as a view without the padding at the end of its rows."""
     plane = frame.planes[index]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return rows[: plane.height, : plane.width]
 
 
@@ -140,6 +140,6 @@ def frame_from_pixels(pixels_CHW: NDArray[np.uint8]) -> VideoFrame:
     for plane, channel in enumerate((1, 2, 0)):
         padded_HW = np.zeros((height, frame.planes[plane].line_size), np.uint8)
         padded_HW[:, :width] = pixels_CHW[channel]
-        frame.planes[plane].update(padded_HW)
+        frame.planes[plane].update(padded_HW.tobytes())
     frame.color_range = int(ColorRange.JPEG)
     return frame

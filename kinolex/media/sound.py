@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error as av_error
 import numpy as np
 import torch
 from av import AudioFrame
@@ -135,7 +136,7 @@ def _decoded(
             resampler = AudioResampler(format="fltp", layout=layout, rate=rate_hz)
         time_s = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
         for part in resampler.resample(frame):
-            yield time_s, rate_hz, part.to_ndarray()[:, :length]
+            yield time_s, rate_hz, part.to_ndarray().astype(np.float32, copy=False)[:, :length]
             time_s = None
 
 
@@ -186,5 +187,5 @@ def write_sound(sound: Sound, path: str | os.PathLike[str]) -> None:
                 frame.sample_rate, frame.pts, frame.time_base = sound.rate_hz, start, Fraction(1, sound.rate_hz)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-    except (av.error.FFmpegError, OSError) as error:
+    except (av_error.FFmpegError, OSError) as error:
         raise MediaError(f"writing {target} failed ({type(error).__name__}: {error}); check the disk's space") from error

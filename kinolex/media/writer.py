@@ -19,11 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import av
+import av.error as av_error
 import numpy as np
 import torch
 from av import VideoFrame
 from av.filter import Graph
+from av.video.format import VideoFormat
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -239,7 +240,7 @@ class VideoWriter:
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
-        except (av.error.FFmpegError, OSError) as error:
+        except (av_error.FFmpegError, OSError) as error:
             raise MediaError(
                 f"writing {self.path} failed ({type(error).__name__}: {error}); nothing was left behind. "
                 f"Check the free space on the disk and that {self.width}x{self.height} at {self.fps} fps "
@@ -253,7 +254,7 @@ class _PaletteGraph:
     def __init__(self, width: int, height: int, fps: Fraction) -> None:
         self._graph = graph = Graph()
         self._time_base = 1 / fps
-        source = graph.add_buffer(width=width, height=height, format="gbrp", time_base=self._time_base)
+        source = graph.add_buffer(width=width, height=height, format=VideoFormat("gbrp", width, height), time_base=self._time_base)
         split = graph.add("split")
         generate = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
         use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
@@ -276,7 +277,7 @@ class _PaletteGraph:
         while True:
             try:
                 ready = self._graph.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):
+            except (av_error.BlockingIOError, av_error.EOFError):
                 return
             assert isinstance(ready, VideoFrame)
             yield ready

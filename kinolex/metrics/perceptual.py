@@ -67,6 +67,8 @@ class SqueezeNetFeatures(nn.Module):
         CheckpointError: no such file, not safetensors, or other tensors than this network has.
     """
 
+    means: Tensor
+
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 96, 7, stride=2)
@@ -75,7 +77,8 @@ class SqueezeNetFeatures(nn.Module):
         self.conv_final = nn.Conv2d(512, 1000, 1, padding=1)
         self.register_buffer("means", rearrange(torch.tensor(MEANS_BGR), "c -> 1 c 1 1"), persistent=False)
         self._load(Path(path))
-        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        self.requires_grad_(False).eval()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own stubs
 
     def forward(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Features after fire2, fire3, fire4, fire6 and fire8 of RGB pixels, float in [-1, 1], at the size given."""

@@ -1,0 +1,63 @@
+"""kinolex: video, images and sound as discrete tokens.
+
+    import kinolex
+    tokenizer = kinolex.load("video-nano")
+    clip = kinolex.read("in.mp4")
+    tokens = tokenizer.encode(clip)
+    kinolex.write(tokenizer.decode(tokens).with_sound(clip.sound), "out.mp4")
+
+Names are imported when they are first used, so that `import kinolex` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kinolex import errors, metrics
+    from kinolex.checkpoint import save
+    from kinolex.hub import load, push
+    from kinolex.media import read, write
+    from kinolex.types import Clip, Extent, Sound, Tokens
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Clip",
+    "Extent",
+    "Sound",
+    "Tokens",
+    "__version__",
+    "errors",
+    "load",
+    "metrics",
+    "push",
+    "read",
+    "save",
+    "write",
+]
+
+_HOMES = {
+    "Clip": "kinolex.types",
+    "Extent": "kinolex.types",
+    "Sound": "kinolex.types",
+    "Tokens": "kinolex.types",
+    "load": "kinolex.hub",
+    "push": "kinolex.hub",
+    "read": "kinolex.media",
+    "save": "kinolex.checkpoint",
+    "write": "kinolex.media",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("errors", "metrics"):
+        return importlib.import_module(f"kinolex.{name}")
+    raise AttributeError(f"module 'kinolex' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""python -m kinolex"""
+
+from kinolex.cli import main
+
+main()

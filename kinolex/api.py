@@ -1,0 +1,230 @@
+"""The verbs, composed of the rooms below: nothing here computes.
+
+    roundtrip   file -> tokens -> file      encode   file -> token file      decode   token file -> file
+
+All of them stream: memory does not grow with the length of the video.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinolex.data.token_store import load_tokens, save_tokens
+from kinolex.errors import UsageError
+from kinolex.media import VideoReader, VideoWriter, resize_frames, write
+from kinolex.media.sound import track_of
+from kinolex.metrics import PSNR_CAP_DB
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.types import Clip, Extent, Sound, Tokens
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+OnFrames = Callable[[int, int | None], None]
+"""(frames finished, frames in all if known): for progress bars."""
+
+
+def _silent(done: int, total: int | None) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a round trip did; all figures are of this run."""
+
+    source: str
+    target: str
+    model: str
+    frames: int
+    height: int
+    width: int
+    fps: str
+    sound: str
+    tokens: int
+    vocab_size: int
+    token_bits_per_pixel: float
+    """Raw: log2 of the vocabulary times the tokens, over the pixels of the clip; no entropy coding."""
+    psnr_db: float
+    seconds: float
+    frames_per_second: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class _Passing:
+    """Remembers frames on their way into the encoder until the decoder has answered for them."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Tensor] = deque()
+        self.squared_error, self.values = 0.0, 0
+        self.tokens = 0
+
+    def remember(self, clips: Iterable[Clip]) -> Iterator[Clip]:
+        for clip in clips:
+            self._waiting.extend(clip.frames_TCHW)
+            yield clip
+
+    def count(self, pieces: Iterable[Tokens]) -> Iterator[Tokens]:
+        for piece in pieces:
+            self.tokens += piece.num_tokens
+            yield piece
+
+    def compare(self, clips: Iterable[Clip]) -> Iterator[Clip]:
+        for clip in clips:
+            for frame_CHW in clip.frames_TCHW:
+                difference = frame_CHW.float() - self._waiting.popleft().float()
+                self.squared_error += float(difference.square().sum(dtype=torch.float64))
+            self.values += clip.frames_TCHW.numel()
+            yield clip
+
+    @property
+    def psnr_db(self) -> float:
+        mean = self.squared_error / max(1, self.values)
+        return PSNR_CAP_DB if mean == 0 else min(PSNR_CAP_DB, 10 * math.log10(255.0**2 / mean))
+
+
+def roundtrip(
+    source: str | Path,
+    target: str | Path,
+    tokenizer: VideoTokenizer,
+    *,
+    model_name: str = "",
+    lines: int | None = None,
+    on_frames: OnFrames = _silent,
+) -> Report:
+    """A file through the tokenizer and back into a file; its sound passes through untouched.
+
+    Args:
+        source: any video, GIF or image.
+        target: .mp4, .webm, .gif, or an image suffix when the source is an image.
+        lines: scale the short side down to this many lines first; None keeps the size.
+        on_frames: called as frames are finished.
+
+    Raises:
+        KinolexError: of the media and tokenizer layers; no partial target is left.
+    """
+    source, target = Path(source), Path(target)
+    _refuse_same(source, target)
+    began, passing = time.monotonic(), _Passing()
+    with VideoReader(source) as reader:
+        sound = _sound_of(source, reader)
+        clips = passing.remember(_scaled(reader, lines))
+        pieces = passing.count(tokenizer.encode_stream(clips))
+        decoded = passing.compare(tokenizer.decode_stream(pieces))
+        extent = _write_stream(_reported(decoded, reader.info.frames, on_frames), target, sound)
+    seconds = time.monotonic() - began
+    bits = passing.tokens * math.log2(tokenizer.vocab_size)
+    return Report(
+        source=source.name,
+        target=target.name,
+        model=model_name or tokenizer.fingerprint[:12],
+        frames=extent.frames,
+        height=extent.height,
+        width=extent.width,
+        fps=str(extent.fps),
+        sound="none" if sound is None else f"{sound.duration_s:.2f} s at {sound.rate_hz} Hz",
+        tokens=passing.tokens,
+        vocab_size=tokenizer.vocab_size,
+        token_bits_per_pixel=bits / extent.pixels,
+        psnr_db=passing.psnr_db,
+        seconds=seconds,
+        frames_per_second=extent.frames / seconds,
+    )
+
+
+def encode(
+    source: str | Path,
+    target: str | Path,
+    tokenizer: VideoTokenizer,
+    *,
+    lines: int | None = None,
+    on_frames: OnFrames = _silent,
+) -> Tokens:
+    """A media file into a token file; sound is not stored. Arguments and errors as of roundtrip."""
+    source, target = Path(source), Path(target)
+    _refuse_same(source, target)
+    ids, extent, frames = [], None, 0
+    with VideoReader(source) as reader:
+        for piece in tokenizer.encode_stream(_scaled(reader, lines)):
+            ids.append(piece.ids_Qthw)
+            frames += piece.extent.frames
+            extent = replace(piece.extent, frames=frames)
+            on_frames(frames, reader.info.frames)
+    assert extent is not None  # a reader gives at least one frame or raises
+    tokens = Tokens(torch.cat(ids, dim=1), "video", tokenizer.fingerprint, extent)
+    save_tokens(tokens, target)
+    return tokens
+
+
+def decode(
+    source: str | Path,
+    target: str | Path,
+    tokenizer: VideoTokenizer,
+    *,
+    sound_from: str | Path | None = None,
+    on_frames: OnFrames = _silent,
+) -> Extent:
+    """A token file into a media file, with the sound of another file if one is given."""
+    tokens = load_tokens(source)
+    sound = None
+    if sound_from is not None:
+        with VideoReader(sound_from) as reader:
+            sound = _sound_of(Path(sound_from), reader)
+        if sound is None:
+            raise UsageError(f"--sound-from {sound_from} holds no sound; leave the option out")
+    decoded = tokenizer.decode_stream([tokens])
+    return _write_stream(_reported(decoded, tokens.extent.frames, on_frames), Path(target), sound)
+
+
+def _scaled(reader: VideoReader, lines: int | None) -> Iterator[Clip]:
+    for clip in reader:
+        short = min(clip.height, clip.width)
+        if lines is None or short <= lines:
+            yield clip
+            continue
+        size = (max(1, round(clip.height * lines / short)), max(1, round(clip.width * lines / short)))
+        yield replace(clip, frames_TCHW=resize_frames(clip.frames_TCHW, *size))
+
+
+def _sound_of(path: Path, reader: VideoReader) -> Sound | None:
+    if reader.info.sound_codec is None:
+        return None
+    return track_of(path, start_s=reader.origin_s, length_s=None)
+
+
+def _reported(clips: Iterable[Clip], total: int | None, on_frames: OnFrames) -> Iterator[Clip]:
+    done = 0
+    for clip in clips:
+        done += clip.num_frames
+        on_frames(done, total)
+        yield clip
+
+
+def _write_stream(clips: Iterator[Clip], target: Path, sound: Sound | None) -> Extent:
+    first = next(clips)
+    if target.suffix.lower() in IMAGE_SUFFIXES:
+        if next(clips, None) is not None or first.num_frames > 1:
+            raise UsageError(f"{target} can hold one frame only; write a video as .mp4, .webm or .gif")
+        write(first, target)
+        return first.extent
+    frames = 0
+    with VideoWriter(target, fps=first.fps, height=first.height, width=first.width, sound=sound) as writer:
+        for clip in chain([first], clips):
+            writer.append(clip.frames_TCHW)
+            frames += clip.num_frames
+    return replace(first.extent, frames=frames)
+
+
+def _refuse_same(source: Path, target: Path) -> None:
+    if target.exists() and source.exists() and source.samefile(target):
+        raise UsageError(f"{source} would be overwritten by its own result; give another name for the result")

@@ -1,0 +1,439 @@
+"""The verbs as commands: parse, call kinolex.api, print. torch is imported when a command runs, not before.
+
+Exit codes: 0 done, 2 bad input or usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+Source = Annotated[Path, tyro.conf.Positional]
+Target = Annotated[Path, tyro.conf.Positional]
+
+app = tyro.extras.SubcommandApp()
+data_app = tyro.extras.SubcommandApp()
+eval_app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def demo(out: Path = Path("out/demo"), file: Path | None = None, model: str = "video-nano", device: str = "cpu") -> None:
+    """A clip with sound into tokens and back, with a report to look at. Needs no data.
+
+    Example: kinolex demo --out out/demo
+
+    Args:
+        out: folder for in.mp4, out.mp4, tokens.safetensors and report.html.
+        file: a video of yours; without one a procedural world is rendered.
+        model: shipped name, folder, or hub repository.
+        device: cpu, cuda, cuda:1, mps.
+    """
+    from kinolex.demo import run_demo
+
+    with _frames_bar("demo") as bar:
+        page = run_demo(out, _load(model, device), model_name=model, file=file, on_frames=bar)
+    print(f"look at {page}")
+
+
+@app.command
+def roundtrip(
+    source: Source,
+    target: Target,
+    model: str = "video-nano",
+    lines: int | None = None,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """A video, GIF or image into tokens and back into a file, with its sound.
+
+    Example: kinolex roundtrip in.mp4 out.mp4
+
+    Args:
+        source: any file FFmpeg reads.
+        target: .mp4, .webm, .gif, or .png .jpg .webp for an image.
+        model: shipped name, folder, or hub repository.
+        lines: scale the short side down to this first; by default the size stays.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    from kinolex import api
+
+    with _frames_bar(source.name) as bar:
+        report = api.roundtrip(
+            source, target, _load(model, device), model_name=model, lines=lines, on_frames=bar
+        )
+    _show(report.as_dict(), json)
+
+
+@app.command
+def encode(
+    source: Source,
+    target: Target,
+    model: str = "video-nano",
+    lines: int | None = None,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """A video, GIF or image into a token file (safetensors). Sound is not stored in it.
+
+    Example: kinolex encode in.mp4 tokens.safetensors
+
+    Args:
+        source: any file FFmpeg reads.
+        target: the token file.
+        model: shipped name, folder, or hub repository.
+        lines: scale the short side down to this first; by default the size stays.
+        device: cpu, cuda, cuda:1, mps.
+        json: print what was written as JSON.
+    """
+    from kinolex import api
+
+    with _frames_bar(source.name) as bar:
+        tokens = api.encode(source, target, _load(model, device), lines=lines, on_frames=bar)
+    _show({"file": str(target), **_describe_tokens(tokens)}, json)
+
+
+@app.command
+def decode(
+    source: Source,
+    target: Target,
+    model: str = "video-nano",
+    sound_from: Path | None = None,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """A token file back into a video, GIF or image.
+
+    Example: kinolex decode tokens.safetensors out.mp4 --sound-from in.mp4
+
+    Args:
+        source: a token file written by kinolex encode.
+        target: .mp4, .webm, .gif, or .png .jpg .webp for one frame.
+        model: the tokenizer that made the tokens.
+        sound_from: a media file whose sound goes into the target.
+        device: cpu, cuda, cuda:1, mps.
+        json: print what was written as JSON.
+    """
+    from kinolex import api
+
+    with _frames_bar(source.name) as bar:
+        extent = api.decode(source, target, _load(model, device), sound_from=sound_from, on_frames=bar)
+    size = f"{extent.width}x{extent.height}"
+    _show({"file": str(target), "frames": extent.frames, "size": size, "fps": str(extent.fps)}, json)
+
+
+@app.command
+def info(source: Annotated[str, tyro.conf.Positional], json: bool = False) -> None:
+    """What a media file, a token file or a model is.
+
+    Example: kinolex info video-nano
+
+    Args:
+        source: a file, a checkpoint folder, or a shipped name.
+        json: print it as JSON.
+    """
+    _show(_describe(source), json)
+
+
+@app.command
+def train(
+    recipe: Source,
+    data: Path,
+    out: Path,
+    minutes: float | None = None,
+    device: str = "cpu",
+    cache: Path | None = None,
+) -> None:
+    """Train what a recipe describes, or go on where an earlier call stopped.
+
+    Example: kinolex train recipes/video_nano.py --data DATA --out runs/out/video-nano --minutes 30
+
+    Args:
+        recipe: a Python file with config(); the shipped ones lie in recipes/.
+        data: folder with one sub-folder per collection (docs/data.md).
+        out: run folder; out/weights is a checkpoint.
+        minutes: stop cleanly after this long; call again to go on.
+        device: cpu, cuda, cuda:1, mps.
+        cache: where packs are kept; out/packs by default.
+    """
+    from kinolex.data.worlds import render_frames
+    from kinolex.training.recipes import train_from_recipe
+
+    weights = train_from_recipe(
+        recipe, data, out, minutes=minutes, device=device, cache=cache, render_world=render_frames
+    )
+    print(f"weights in {weights}")
+
+
+@app.command
+def doctor(data: Path | None = None, device: str = "cpu", json: bool = False) -> None:
+    """Check that this machine trains and decodes as it should. Exit code 1 if something is wrong.
+
+    Example: kinolex doctor --device cuda
+
+    Args:
+        data: a collection to check as well.
+        device: compared with the CPU.
+        json: print the findings as JSON.
+    """
+    from kinolex.training.doctor import examine
+
+    findings = examine(device=device, data=data)
+    if json:
+        print(_json([finding.as_dict() for finding in findings]))
+    for finding in findings if not json else []:
+        print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name}: {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise SystemExit(1)
+
+
+@app.command
+def data() -> None:
+    """Collections: kinolex data check | index | pack | worlds (each with --help)."""
+    raise SystemExit(_run(data_app, ["--help"], "kinolex data"))
+
+
+@app.command(name="eval")
+def eval_() -> None:
+    """Measure: kinolex eval reconstruction (with --help)."""
+    raise SystemExit(_run(eval_app, ["--help"], "kinolex eval"))
+
+
+@data_app.command
+def check(folder: Source, json: bool = False) -> None:
+    """List broken, short, variable-rate and rotated files of a collection. Exit code 1 if any is broken.
+
+    Example: kinolex data check DATA/clips
+
+    Args:
+        folder: searched with all its sub-folders.
+        json: print the findings as JSON.
+    """
+    from kinolex.data.check import check_folder
+
+    findings = check_folder(folder)
+    if json:
+        print(_json([finding.as_dict() for finding in findings]))
+    else:
+        for finding in findings:
+            print(f"{finding.problem:14} {finding.path}: {finding.detail}")
+        print(f"{len(findings)} findings")
+    if any(finding.problem == "broken" for finding in findings):
+        raise SystemExit(1)
+
+
+@data_app.command
+def index(folder: Source, split: str | None = None) -> None:
+    """What a folder holds, one JSON object a line.
+
+    Example: kinolex data index DATA/clips --split train
+
+    Args:
+        folder: a collection with index.csv, metadata.csv|jsonl, npz arrays or just files.
+        split: only this split.
+    """
+    from kinolex.data.index import scan
+
+    for entry in scan(folder, split=split):
+        print(_json({name: str(value) for name in entry.__slots__ if (value := getattr(entry, name)) is not None}))
+
+
+@data_app.command
+def pack(
+    folder: Source, target: Target, lines: int = 128, max_frames: int | None = None, split: str | None = None
+) -> None:
+    """Decode a collection once to training resolution.
+
+    Example: kinolex data pack DATA/clips packs/clips --split train
+
+    Args:
+        folder: a collection.
+        target: folder of the pack; an unfinished one is continued.
+        lines: short side of the stored frames.
+        max_frames: keep only the first frames of long videos.
+        split: only this split.
+    """
+    from kinolex.data.index import scan
+    from kinolex.data.packs import build_pack
+
+    built = build_pack(scan(folder, split=split), target, lines=lines, max_frames=max_frames)
+    print(f"{len(built)} items, {built.num_frames} frames in {target}")
+
+
+@data_app.command
+def worlds(target: Target, seed: int = 0, frames: int = 49, height: int = 128, width: int = 128) -> None:
+    """Render a procedural world with sound and print its caption.
+
+    Example: kinolex data worlds world.mp4 --seed 7
+
+    Args:
+        target: the video file.
+        seed: another seed is another world.
+        frames: at 24 frames per second.
+        height: rows of pixels.
+        width: columns of pixels.
+    """
+    from kinolex.data.worlds import WorldConfig, render
+    from kinolex.media import write
+
+    world = render(seed, WorldConfig(frames=frames, height=height, width=width))
+    write(world.clip, target)
+    print(world.caption)
+
+
+@eval_app.command
+def reconstruction(
+    data: Path,
+    out: Path = Path("out/eval"),
+    model: str = "video-nano",
+    sets: tuple[str, ...] = ("clips", "sequences"),
+    lines: int = 128,
+    max_frames: int | None = 65,
+    device: str = "cpu",
+) -> None:
+    """Fidelity of a tokenizer on held-out clips, as JSON and as a page with pictures.
+
+    Example: kinolex eval reconstruction --data DATA --model video-nano --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set.
+        out: gets reconstruction.json and reconstruction.html.
+        model: shipped name, folder, or hub repository.
+        sets: sub-folders whose test split is measured.
+        lines: clips are scaled down to this short side.
+        max_frames: only the first frames of each clip; None for all.
+        device: cpu, cuda, cuda:1, mps.
+    """
+    from kinolex.evaluation.reconstruction import Protocol, evaluate_reconstruction
+
+    protocol = Protocol(sets=sets, lines=lines, max_frames=max_frames)
+    page = evaluate_reconstruction(_load(model, device), data, protocol, out, model_name=model)
+    print(f"look at {page}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the command `kinolex`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    groups = {"data": (data_app, "kinolex data"), "eval": (eval_app, "kinolex eval")}
+    if len(arguments) > 1 and arguments[0] in groups:
+        group, name = groups[arguments[0]]
+        raise SystemExit(_run(group, arguments[1:], name))
+    if arguments == ["--version"]:
+        from kinolex import __version__
+
+        print(f"kinolex {__version__}")
+        raise SystemExit(0)
+    raise SystemExit(_run(app, arguments, "kinolex"))
+
+
+def _run(commands: tyro.extras.SubcommandApp, arguments: list[str], name: str) -> int:
+    from kinolex.errors import KinolexError
+
+    try:
+        commands.cli(args=arguments or ["--help"], prog=name, use_underscores=False)
+    except KinolexError as error:
+        print(f"kinolex: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kinolex: interrupted; nothing half-written was left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _load(model: str, device: str) -> Any:
+    from kinolex import hub
+
+    return hub.load(model).to(device)
+
+
+def _describe(source: str) -> dict[str, Any]:
+    from kinolex import checkpoint, hub
+    from kinolex.data.token_store import load_tokens
+    from kinolex.media import probe
+
+    path = Path(source)
+    if path.is_file():
+        if path.suffix == ".safetensors":
+            return {"kind": "tokens", **_describe_tokens(load_tokens(path))}
+        facts = probe(path)
+        return {"kind": "media"} | {name: _plain(getattr(facts, name)) for name in facts.__slots__}
+    if path.suffix and not path.is_dir():
+        probe(path)  # raises the named error for a file that is not there
+    folder = hub.locate(source)
+    tokenizer = checkpoint.load(folder)
+    time, rows, columns = tokenizer.pixels_per_token
+    return {
+        "kind": "model",
+        "folder": str(folder),
+        "fingerprint": tokenizer.fingerprint,
+        "pixels_per_token": f"{time}x{rows}x{columns}",
+        "vocab_size": tokenizer.vocab_size,
+        "levels": tokenizer.num_levels,
+        "causal": tokenizer.config.causal,
+        "parameters": sum(parameter.numel() for parameter in tokenizer.model.parameters()),
+    }
+
+
+def _describe_tokens(tokens: Any) -> dict[str, Any]:
+    extent = tokens.extent
+    return {
+        "tokens": tokens.num_tokens,
+        "grid": "x".join(str(size) for size in tokens.ids_Qthw.shape),
+        "tokenizer": tokens.tokenizer,
+        "frames": extent.frames,
+        "size": f"{extent.width}x{extent.height}",
+        "fps": str(extent.fps),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float, bool, str, type(None))) else str(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(_json(facts))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        print(f"{name.replace('_', ' '):{width}}  {shown}")
+
+
+@contextmanager
+def _frames_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+        task = progress.add_task(title, total=None, rate="")
+
+        def on_frames(done: int, total: int | None) -> None:
+            speed = progress.tasks[task].speed
+            rate = f"{speed:.0f}/s" if speed else ""
+            progress.update(task, completed=done, total=total, rate=rate)
+
+        yield on_frames
+
+
+if __name__ == "__main__":
+    main()

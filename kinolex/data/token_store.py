@@ -1,0 +1,75 @@
+"""Tokens in a safetensors file: ids in the smallest integer type, everything else as metadata.
+
+    ids (Q t h w) + {"format", "kind", "tokenizer", "frames", "height", "width", "fps"}
+
+Nothing is entropy-coded here; the file is for exchange with other programs. Sound is not stored.
+"""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from kinolex.errors import KinolexError, MissingFile, TokenError
+from kinolex.types import Extent, Tokens
+
+FORMAT = "kinolex-tokens-1"
+DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+def save_tokens(tokens: Tokens, path: str | Path) -> None:
+    """Write tokens; the file appears whole or not at all."""
+    path, extent = Path(path), tokens.extent
+    largest = int(tokens.ids_Qthw.max())
+    dtype = next(dtype for dtype in DTYPES if largest <= torch.iinfo(dtype).max)
+    metadata = {
+        "format": FORMAT,
+        "kind": tokens.kind,
+        "tokenizer": tokens.tokenizer,
+        "frames": str(extent.frames),
+        "height": str(extent.height),
+        "width": str(extent.width),
+        "fps": str(extent.fps),
+    }
+    if not path.parent.is_dir():
+        raise MissingFile(f"the folder {path.parent} does not exist; make it first")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file({"ids": tokens.ids_Qthw.to(dtype).contiguous()}, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tokens(path: str | Path) -> Tokens:
+    """Read tokens.
+
+    Raises:
+        MissingFile: no such file.
+        TokenError: the file is damaged or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"no token file at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise TokenError(f"{path} is a safetensors file but holds no tokens of format {FORMAT}")
+            ids_Qthw = file.get_tensor("ids").long()
+        extent = Extent(
+            frames=int(metadata["frames"]),
+            height=int(metadata["height"]),
+            width=int(metadata["width"]),
+            fps=Fraction(metadata["fps"]),
+        )
+        return Tokens(ids_Qthw, "video", metadata["tokenizer"], extent)
+    except TokenError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError, ZeroDivisionError, KinolexError) as error:
+        raise TokenError(f"{path} is no whole token file ({error}); encode the clip again") from error

@@ -1,0 +1,75 @@
+"""A name becomes a loaded tokenizer: shipped weights, a folder, or a hub repository.
+
+    "video-nano" -> kinolex/pretrained/video-nano      "runs/x/weights" -> that folder      "owner/name" -> the hub
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from kinolex import checkpoint
+from kinolex.errors import MissingExtra, UnknownModel
+from kinolex.tokenizers.video import VideoTokenizer
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+DEFAULT = "video-nano"
+
+
+def shipped() -> list[str]:
+    """Names of the weights inside the package."""
+    return sorted(folder.parent.name for folder in PRETRAINED.glob(f"*/{checkpoint.CONFIG}"))
+
+
+def locate(name: str | Path) -> Path:
+    """The folder behind a name; fetches from the hub when the name is owner/repository and no such folder exists.
+
+    Raises:
+        UnknownModel: neither shipped, a folder, nor a repository name.
+        MissingExtra: a repository is named and huggingface_hub is not installed.
+    """
+    if (PRETRAINED / str(name) / checkpoint.CONFIG).is_file():
+        return PRETRAINED / str(name)
+    if Path(name).is_dir():
+        return Path(name)
+    parts = str(name).split("/")
+    if len(parts) == 2 and all(parts) and not str(name).startswith("."):
+        return _fetch(str(name))
+    raise UnknownModel(
+        f"no model {str(name)!r}: it is neither shipped ({', '.join(shipped()) or 'none'}), nor a folder, "
+        "nor a hub repository (owner/name)"
+    )
+
+
+def load(name: str | Path = DEFAULT) -> VideoTokenizer:
+    """The tokenizer behind a name. Raises as locate and checkpoint.load do."""
+    return checkpoint.load(locate(name))
+
+
+def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
+    """Upload a checkpoint folder to the hub; returns its address. Needs `pip install kinolex[hub]` and a login."""
+    checkpoint.load(folder)  # refuse to publish what could not be loaded
+    _require_hub()
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    address = api.create_repo(repository, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repository, folder_path=str(folder))
+    return str(address)
+
+
+def _fetch(repository: str) -> Path:
+    _require_hub()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        wanted = [checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.CARD]
+        return Path(snapshot_download(repository, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UnknownModel(f"{repository!r} is no folder here and cannot be fetched from the hub: {error}") from error
+
+
+def _require_hub() -> None:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise MissingExtra("a hub repository needs huggingface_hub: pip install 'kinolex[hub]'")
