@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from kinolex.data.loader import Loader, LoaderConfig, RenderWorld
 from kinolex.data.packs import Pack
 from kinolex.errors import CheckpointError, TrainingError
-from kinolex.metrics.fidelity import ms_ssim_B
 from kinolex.metrics.perceptual import SqueezeNetFeatures
+from kinolex.metrics.structure import ms_ssim_loss_B
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D
 from kinolex.training.adversarial import Adversary
 from kinolex.training.config import StageConfig, TrainConfig
@@ -262,7 +262,7 @@ class Trainer:
             return squeezenet_loss(SqueezeNetFeatures(features_path).to(self.device))
         if self.config.losses.perceptual and self.rank == 0:
             print("no perceptual network given: training with 1 - MS-SSIM instead (docs/data.md says where to get one)")
-        return lambda a_BCHW, b_BCHW: 1.0 - ms_ssim_B((a_BCHW + 1) * 127.5, (b_BCHW + 1) * 127.5)
+        return ms_ssim_loss_B
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -90,7 +90,9 @@ class VectorQuantizer(nn.Module):
             z_MD = rearrange(latents_BDthw.float(), "b d t h w -> (b t h w) d")
             if self.config.normalise:
                 z_MD = F.normalize(z_MD, dim=1)
-            if self.training:
+            # A batch that is not finite is skipped by the trainer; it must not leave traces in the codebook either.
+            learns = self.training and bool(torch.isfinite(z_MD).all())
+            if learns:
                 self._start_from(z_MD)
             codes_VD = self._codes()
             ids_M = self._nearest(z_MD, codes_VD)
@@ -100,7 +102,7 @@ class VectorQuantizer(nn.Module):
                 losses["commitment"] = (z_MD - chosen_MD.detach()).square().mean()
                 losses["codebook"] = (z_MD.detach() - chosen_MD).square().mean()
                 losses |= self._entropies(z_MD, codes_VD)
-            if self.training:
+            if learns:
                 self._maintain(z_MD.detach(), ids_M)
             passed_MD = straight_through(z_MD, chosen_MD)
         sizes = {"b": shape[0], "t": shape[2], "h": shape[3], "w": shape[4]}

@@ -1,0 +1,67 @@
+"""What is wrong with a collection before a training run trips over it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.progress import track
+
+from kinolex.data.index import Entry, scan
+from kinolex.errors import KinolexError, MediaError
+from kinolex.media import probe, read
+
+SHORT_FRAMES = 17
+"""The paper's training clips have this many frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    path: str
+    problem: str
+    """broken, short, variable rate, rotated or interlaced"""
+    detail: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def check_folder(folder: str | Path) -> list[Finding]:
+    """Findings in a collection, in order of its entries; every file is opened, and its first frame decoded.
+
+    Raises:
+        MissingFile: no such folder.
+        DataError: a table of the collection cannot be read.
+    """
+    findings = []
+    for entry in track(scan(folder), description="checking", disable=None):
+        findings += _check(entry)
+    return findings
+
+
+def _check(entry: Entry) -> list[Finding]:
+    if entry.array_index is not None:
+        return _check_array(entry)
+    try:
+        facts = probe(entry.path)
+        read(entry.path, max_frames=1)
+    except MediaError as error:
+        return [Finding(entry.name, "broken", str(error))]
+    findings = []
+    if entry.kind == "video" and facts.frames is not None and facts.frames < SHORT_FRAMES:
+        findings.append(Finding(entry.name, "short", f"{facts.frames} frames, fewer than {SHORT_FRAMES}"))
+    if facts.variable_rate:
+        findings.append(Finding(entry.name, "variable rate", f"read at a constant {float(facts.fps):.3f} fps"))
+    if facts.rotation_deg:
+        findings.append(Finding(entry.name, "rotated", f"turned by {facts.rotation_deg} degrees on reading"))
+    if facts.interlaced:
+        findings.append(Finding(entry.name, "interlaced", "two fields per frame, which are not separated"))
+    return findings
+
+
+def _check_array(entry: Entry) -> list[Finding]:
+    try:
+        entry.load_array()
+    except (KinolexError, IndexError) as error:
+        return [Finding(entry.name, "broken", str(error))]
+    return []
