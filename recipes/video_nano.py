@@ -27,8 +27,13 @@ def config() -> TrainConfig:
             "digits",
         ),
         stages=(
-            StageConfig(name="short", steps=2000, clip_frames=9, crop=64, batch_video=6, batch_image=4),
-            StageConfig(name="long", steps=1000, clip_frames=17, crop=96, batch_video=2, batch_image=2),
+            StageConfig(name="first", steps=1100, clip_frames=9, crop=64, batch_video=6, batch_image=4),
+            StageConfig(
+                name="dense", steps=1300, clip_frames=9, crop=64, batch_video=12, batch_image=8, perceptual_frames=1
+            ),
+            StageConfig(
+                name="long", steps=500, clip_frames=17, crop=96, batch_video=3, batch_image=2, perceptual_frames=2
+            ),
         ),
         losses=LossWeights(perceptual=0.1, image=0.15),
         optimizer=OptimizerConfig(muon_lr=0.04, adam_lr=2e-3),

@@ -22,7 +22,12 @@ PerceptualLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def squeezenet_loss(network: SqueezeNetFeatures) -> PerceptualLoss:
-    return lambda a_BCHW, b_BCHW: perceptual_distance_B(network, a_BCHW, b_BCHW)
+    def loss_B(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+        # A frozen network may run in bfloat16: in float32 it costs as much as the autoencoder itself.
+        with torch.autocast(a_BCHW.device.type, dtype=torch.bfloat16):
+            return perceptual_distance_B(network, a_BCHW, b_BCHW)
+
+    return loss_B
 
 
 def reconstruction_terms(
