@@ -5,7 +5,8 @@
 The name carries the backbone: this is `squeezenet_distance`, comparable with itself only, and not LPIPS (no learned
 layer weights, another network). It lies in [0, 2]; 0 is equal, features of unrelated pictures are about 1 apart.
 
-Source: network of Iandola et al. 2016, arXiv 1602.07360, version 1.0; distance after Zhang et al. 2018, arXiv 1801.03924.
+Source: network of Iandola et al. 2016, arXiv 1602.07360, version 1.0; distance after Zhang et al. 2018,
+arXiv 1801.03924.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def raw_token_bytes(num_tokens: int, vocab_size: int) -> int:
 
 
 def raw_bits_per_pixel(vocab_size: int, pixels_per_token: tuple[int, int, int], *, num_levels: int = 1) -> float:
-    """Nominal bits per pixel of plain tokens on a long clip whose sides are whole tokens: 18 bits per 4x8x8 are 0.070."""
+    """Bits per pixel of plain tokens on a long clip whose sides are whole tokens: 18 bits per 4x8x8 are 0.070."""
     if vocab_size < 2 or min(pixels_per_token) < 1 or num_levels < 1:
         raise UsageError(f"cannot rate {num_levels} levels of {vocab_size} ids per {pixels_per_token} pixels")
     return num_levels * math.log2(vocab_size) / math.prod(pixels_per_token)

@@ -53,7 +53,7 @@ def test_digit_entropies_see_each_bit_and_each_level() -> None:
 
 
 def test_ids_outside_the_vocabulary_are_refused() -> None:
-    with pytest.raises(ShapeError, match="0..3"):
+    with pytest.raises(ShapeError, match=r"0\.\.3"):
         codebook_usage(torch.tensor([4]), 4)
     with pytest.raises(ShapeError, match="at least one"):
         codebook_perplexity(torch.zeros(0, dtype=torch.int64), 4)

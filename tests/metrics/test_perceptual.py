@@ -157,7 +157,7 @@ def test_autocast_changes_the_distance_only_slightly(random_net: SqueezeNetFeatu
 
 
 def test_a_missing_or_foreign_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="docs/data.md"):
+    with pytest.raises(CheckpointError, match=r"docs/data\.md"):
         SqueezeNetFeatures(tmp_path / "absent.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights at all")
     with pytest.raises(CheckpointError, match="safetensors"):

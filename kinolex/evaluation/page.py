@@ -1,0 +1,228 @@
+"""Self-contained HTML pages: pictures and charts are inside the file, nothing is fetched, light and dark.
+
+    page("title", [section("heading", table(...), figure(...), note("..."))])  ->  one string of HTML
+
+Every plain string is escaped on its way in; what is HTML already carries the type Html.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kinolex.errors import ShapeError
+
+STYLE = """
+:root{color-scheme:light dark;--paper:#fbfaf8;--ink:#1c1b19;--soft:#6d6a64;--line:#e3dfd8;--card:#fff;--accent:#a84a28;
+--bar:#d98a5f}
+@media(prefers-color-scheme:dark){:root{--paper:#151516;--ink:#eceae6;--soft:#9a978f;--line:#2e2d2c;--card:#1d1d1e;
+--accent:#f0a37d;--bar:#c9744a}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 ui-sans-serif,system-ui,"Segoe UI",sans-serif}
+main{max-width:1120px;margin:0 auto;padding:48px 24px 96px}
+h1{font-size:2rem;line-height:1.2;letter-spacing:-.02em;margin:0 0 .3em}
+.lead{color:var(--soft);margin:0 0 2.5em;max-width:72ch}
+section{margin:0 0 3em}
+h2{font-size:1.15rem;letter-spacing:-.01em;margin:0 0 .8em;padding-bottom:.4em;border-bottom:1px solid var(--line)}
+p{max-width:72ch;margin:0 0 1em}.note{color:var(--soft);font-size:.9rem}
+.scroll{overflow-x:auto;margin:0 0 1em;border:1px solid var(--line);border-radius:10px;background:var(--card)}
+table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
+caption{text-align:left;color:var(--soft);padding:10px 14px 0;font-size:.85rem}
+th,td{padding:7px 14px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{text-align:left}
+th{color:var(--soft);font-weight:500}
+tbody tr:last-child td{border-bottom:0}
+td.strong{color:var(--accent);font-weight:600}
+figure{margin:0 0 1.6em}figcaption{color:var(--soft);font-size:.85rem;margin:0 0 .5em}
+.row{display:flex;gap:8px;flex-wrap:wrap;align-items:flex-start}
+.row>div{flex:1 1 160px;min-width:0;max-width:420px}
+.row img{display:block;width:100%;height:auto;border-radius:6px;background:var(--line)}
+.row span{display:block;color:var(--soft);font-size:.78rem;margin-top:4px}
+svg{display:block;max-width:100%;height:auto}
+svg text{fill:var(--soft);font:11px ui-sans-serif,system-ui,sans-serif}
+svg rect{fill:var(--bar)}svg line{stroke:var(--line)}
+pre{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px;
+font-size:.82rem}
+"""
+
+_CHART_WIDTH, _CHART_HEIGHT, _CHART_MARGIN = 720, 180, 40
+
+
+class Html(str):
+    """Text that is HTML already and is not escaped again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strong:
+    """A table cell that stands out."""
+
+    value: object
+
+
+def page(title: str, sections: Sequence[str], *, lead: str = "") -> str:
+    """A whole document: sections come from section(); lead is one paragraph below the title."""
+    body = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n"
+        f'<h1>{html.escape(title)}</h1>\n<p class="lead">{_escaped(lead)}</p>\n{body}\n</main></body></html>\n'
+    )
+
+
+def section(heading: str, *parts: str) -> Html:
+    """A heading and what stands below it; plain strings become paragraphs."""
+    body = "\n".join(part if isinstance(part, Html) else f"<p>{html.escape(part)}</p>" for part in parts)
+    return Html(f"<section><h2>{html.escape(heading)}</h2>\n{body}\n</section>")
+
+
+def note(text: str) -> Html:
+    """A paragraph in small print."""
+    return Html(f'<p class="note">{_escaped(text)}</p>')
+
+
+def code(text: str) -> Html:
+    """Text as it is, in a fixed-width font."""
+    return Html(f"<pre>{html.escape(text)}</pre>")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "") -> Html:
+    """A table: the first column is aligned left, the others right.
+
+    Args:
+        rows: one cell per header; floats get four significant digits, None is a dash, Strong(x) stands out.
+    """
+    head = "".join(f"<th>{_escaped(header)}</th>" for header in headers)
+    body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+    title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
+    return Html(
+        f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    )
+
+
+def figure(pictures: Sequence[tuple[str, str]], *, caption: str = "") -> Html:
+    """Pictures side by side: (label below, data URI) each, with a caption above."""
+    cells = "".join(
+        f'<div><img src="{html.escape(uri)}" alt="{html.escape(label)}"><span>{html.escape(label)}</span></div>'
+        for label, uri in pictures
+    )
+    return Html(f'<figure><figcaption>{_escaped(caption)}</figcaption><div class="row">{cells}</div></figure>')
+
+
+def bars(values: Sequence[float], *, caption: str = "", x_label: str = "", top: float | None = None) -> Html:
+    """A bar chart as inline SVG.
+
+    Args:
+        values: heights, at least 0; hovering a bar shows its place and value.
+        top: value at the upper edge; the largest value when not given.
+    """
+    limit = top or max(values, default=0.0) or 1.0
+    left, bottom = _CHART_MARGIN, _CHART_HEIGHT - 28
+    step = (_CHART_WIDTH - left) / max(1, len(values))
+    drawn = []
+    for index, value in enumerate(values):
+        height = (bottom - 12) * min(1.0, value / limit)
+        drawn.append(
+            f'<rect x="{left + index * step:.2f}" y="{bottom - height:.2f}" width="{max(0.5, step * 0.86):.2f}" '
+            f'height="{height:.2f}"><title>{index}: {format_number(value)}</title></rect>'
+        )
+    return Html(
+        f"<figure><figcaption>{_escaped(caption)}</figcaption>"
+        f'<svg viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" role="img" aria-label="{html.escape(caption)}">'
+        f'<line x1="{left}" y1="{bottom}" x2="{_CHART_WIDTH}" y2="{bottom}"/>{"".join(drawn)}'
+        f'<text x="{left - 6}" y="16" text-anchor="end">{format_number(limit)}</text>'
+        f'<text x="{left - 6}" y="{bottom}" text-anchor="end">0</text>'
+        f'<text x="{left}" y="{_CHART_HEIGHT - 8}">{html.escape(x_label)}</text></svg></figure>'
+    )
+
+
+def image_data_uri(frame_HWC: Tensor | NDArray[np.uint8]) -> str:
+    """A picture as a lossless PNG inside a data URI.
+
+    Raises:
+        ShapeError: not uint8 with three axes of which the last is 3.
+    """
+    pixels_HWC = _pixels(frame_HWC, axes=3)
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = pixels_HWC.shape[:2]  # type: ignore[attr-defined]
+    encoder.pix_fmt, encoder.time_base = "rgb24", Fraction(1)  # type: ignore[attr-defined]
+    packets = [*encoder.encode(av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24")), *encoder.encode(None)]  # type: ignore[attr-defined]
+    return _data_uri("image/png", b"".join(map(bytes, packets)))
+
+
+def animation_data_uri(frames_THWC: Tensor | NDArray[np.uint8], fps: Fraction, *, quality: int = 85) -> str:
+    """Frames as an endlessly playing animated WebP (lossy, quality 0..100) inside a data URI.
+
+    Raises:
+        ShapeError: not uint8 with four axes of which the last is 3.
+    """
+    pixels_THWC = _pixels(frames_THWC, axes=4)
+    file = io.BytesIO()
+    with av.open(file, "w", format="webp", options={"loop": "0"}) as container:
+        stream = container.add_stream("libwebp_anim", rate=fps, options={"quality": str(quality)})
+        stream.height, stream.width = pixels_THWC.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for pixels_HWC in pixels_THWC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24")))
+        container.mux(stream.encode(None))
+    return _data_uri("image/webp", file.getvalue())
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all; folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def format_number(value: object) -> str:
+    """Four significant digits for floats without exponents where they read well, a dash for None, str for the rest."""
+    if value is None:
+        return "\u2013"
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        digits = max(0, 3 - int(np.floor(np.log10(abs(value)))))
+        return f"{value:.{digits}f}"
+    return f"{value:.3g}"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Strong):
+        return f'<td class="strong">{_escaped(format_number(value.value))}</td>'
+    return f"<td>{value if isinstance(value, Html) else html.escape(format_number(value))}</td>"
+
+
+def _escaped(text: str) -> str:
+    return text if isinstance(text, Html) else html.escape(text)
+
+
+def _data_uri(kind: str, payload: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(payload).decode('ascii')}"
+
+
+def _pixels(frames: Tensor | NDArray[np.uint8], *, axes: int) -> NDArray[np.uint8]:
+    pixels = np.ascontiguousarray(frames.detach().cpu().numpy() if isinstance(frames, Tensor) else frames)
+    if pixels.dtype != np.uint8 or pixels.ndim != axes or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        raise ShapeError(
+            f"a picture needs uint8 with {axes} axes ending in 3 colours, got {pixels.dtype} {pixels.shape}"
+        )
+    return pixels
