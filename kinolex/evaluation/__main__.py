@@ -1,4 +1,4 @@
-"""Measure the codec baselines: python -m kinolex.evaluation --data DIR --features FILE --bits-per-token 18 --out results"""
+"""Measure codec baselines: python -m kinolex.evaluation --data DIR --features FILE --bits-per-token 18 --out results"""
 
 from __future__ import annotations
 
