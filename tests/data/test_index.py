@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinolex.data.check import check_folder
+from kinolex.data.index import scan
+from kinolex.errors import DataError, MissingFile
+from kinolex.media import write
+from kinolex.types import Clip
+
+
+def picture(path: Path, frames: int = 1, side: int = 16) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames_TCHW = torch.randint(0, 256, (frames, 3, side, side), dtype=torch.uint8)
+    write(Clip(frames_TCHW, Fraction(25)), path)
+    return path
+
+
+def test_a_plain_folder_gives_every_medium_with_the_split_its_folder_names(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "a.png")
+    picture(tmp_path / "test" / "b.png")
+    picture(tmp_path / "deep" / "er" / "c.mp4", frames=3)
+    (tmp_path / "notes.txt").write_text("not media")
+    found = {entry.name: (entry.kind, entry.split) for entry in scan(tmp_path)}
+    assert found == {
+        "train/a.png": ("image", "train"),
+        "test/b.png": ("image", "test"),
+        "deep/er/c.mp4": ("video", None),
+    }
+    assert [entry.name for entry in scan(tmp_path, split="train")] == ["deep/er/c.mp4", "train/a.png"]
+
+
+@pytest.mark.parametrize("table", ["index.csv", "metadata.csv", "metadata.jsonl"])
+def test_tables_give_labels_captions_and_splits(tmp_path: Path, table: str) -> None:
+    picture(tmp_path / "a.png")
+    column = "file" if table == "index.csv" else "file_name"
+    row = {column: "a.png", "split": "test", "label": "wave", "caption": 'a hand, "waving"'}
+    if table.endswith("csv"):
+        quoted = '"a hand, ""waving"""'
+        (tmp_path / table).write_text(f"{column},split,label,caption\na.png,test,wave,{quoted}\n")
+    else:
+        (tmp_path / table).write_text(json.dumps(row) + "\n")
+    (entry,) = scan(tmp_path)
+    assert (entry.label, entry.caption, entry.split) == ("wave", 'a hand, "waving"', "test")
+
+
+def test_array_files_give_one_entry_per_row(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "digits_test3.npz", images=images, labels=np.array([2, 0, 1]), classes=np.array(["x", "y", "z"]))
+    entries = scan(tmp_path)
+    assert [(entry.name, entry.label, entry.split) for entry in entries] == [
+        ("digits_test3.npz#0", "z", "test"),
+        ("digits_test3.npz#1", "x", "test"),
+        ("digits_test3.npz#2", "y", "test"),
+    ]
+    assert np.array_equal(entries[1].load_array()[..., 2], images[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("file,label\nnowhere.mp4,x\n", "row 1: nowhere.mp4 is not there"), ("name\nx\n", "row 1: needs a value")],
+)
+def test_a_bad_row_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "index.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path)
+
+
+def test_a_missing_folder_and_a_foreign_array_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile):
+        scan(tmp_path / "nowhere")
+    np.savez(tmp_path / "x.npz", other=np.zeros(3))
+    with pytest.raises(DataError, match="images"):
+        scan(tmp_path)
+
+
+def test_check_lists_broken_and_short_files(tmp_path: Path) -> None:
+    picture(tmp_path / "good.mp4", frames=20)
+    picture(tmp_path / "short.mp4", frames=4)
+    (tmp_path / "broken.mp4").write_text("this is no video")
+    found = {finding.path: finding.problem for finding in check_folder(tmp_path)}
+    assert found == {"short.mp4": "short", "broken.mp4": "broken"}
+
+
+def test_every_real_collection_is_understood(data_dir: Path) -> None:
+    for name in ("clips", "sequences", "weizmann64", "street_cctv", "bsds", "cifar10", "grid", "asl_gestures"):
+        entries = scan(data_dir / name)
+        assert entries and len({entry.name for entry in entries}) == len(entries), name
+    splits = {entry.split for entry in scan(data_dir / "clips")}
+    assert splits == {"train", "test"}

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinolex.data.index import scan
+from kinolex.data.packs import Pack, build_pack
+from kinolex.errors import DataError
+from kinolex.media import read, resize_frames, write
+from kinolex.types import Clip
+
+
+def collection(folder: Path, number: int = 4, side: int = 40, frames: int = 6) -> Path:
+    folder.mkdir(parents=True)
+    for seed in range(number):
+        generator = torch.Generator().manual_seed(seed)
+        frames_TCHW = torch.randint(0, 256, (frames, 3, side, side + 8), generator=generator, dtype=torch.uint8)
+        write(Clip(frames_TCHW, Fraction(30000, 1001)), folder / f"clip{seed}.mp4")
+    write(Clip(frames_TCHW[:1], Fraction(1)), folder / "image.png")
+    return folder
+
+
+def test_a_pack_holds_the_decoded_frames_scaled_down_and_never_up(tmp_path: Path) -> None:
+    media = collection(tmp_path / "media")
+    small = build_pack(scan(media), tmp_path / "small", lines=20)
+    large = build_pack(scan(media), tmp_path / "large", lines=999)
+
+    clip = read(media / "clip1.mp4")
+    assert np.array_equal(large.frames_THWC(1), clip.frames_TCHW.permute(0, 2, 3, 1).numpy())
+    expected = resize_frames(clip.frames_TCHW, 20, 24).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(small.frames_THWC(1), expected)
+    item = small.items[1]
+    assert (item.fps, item.kind, item.frames, len(item.sha256)) == ((30000, 1001), "video", 6, 64)
+    assert small.items[-1].kind == "image"
+
+
+def test_unreadable_files_are_listed_and_strict_refuses_them(tmp_path: Path) -> None:
+    media = collection(tmp_path / "media", number=1)
+    (media / "broken.mp4").write_bytes(b"not a video")
+    pack = build_pack(scan(media), tmp_path / "pack")
+    skipped = json.loads((tmp_path / "pack" / "manifest.json").read_text())["skipped"]
+    assert len(pack) == 2 and list(skipped) == ["broken.mp4"]
+    with pytest.raises(DataError, match=r"broken\.mp4"):
+        build_pack(scan(media), tmp_path / "strict", strict=True)
+
+
+def test_a_build_killed_with_sigkill_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    media = collection(tmp_path / "media", number=10, side=64, frames=12)
+    build_pack(scan(media), tmp_path / "straight")
+    code = (
+        "import sys; from kinolex.data.index import scan; from kinolex.data.packs import build_pack\n"
+        "build_pack(scan(sys.argv[1]), sys.argv[2])"
+    )
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", code, str(media), str(killed)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    part = killed / "frames.u8.part"
+    while not (part.exists() and part.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    build_pack(scan(media), killed)
+
+    for name in ("frames.u8", "manifest.json"):
+        assert (killed / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_a_half_written_item_is_cut_off_on_resuming(tmp_path: Path) -> None:
+    media = collection(tmp_path / "media", number=3)
+    build_pack(scan(media), tmp_path / "straight")
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    items = json.loads((tmp_path / "straight" / "manifest.json").read_text())["items"]
+    (torn / "journal.jsonl").write_text(json.dumps(items[0]) + '\n{"name": "clip1.mp4", "sha')
+    first = (tmp_path / "straight" / "frames.u8").read_bytes()[: items[1]["offset"]]
+    (torn / "frames.u8.part").write_bytes(first + b"half an item")
+    build_pack(scan(media), torn)
+    assert (torn / "frames.u8").read_bytes() == (tmp_path / "straight" / "frames.u8").read_bytes()
+
+
+def test_truncated_foreign_and_missing_packs_are_refused(tmp_path: Path) -> None:
+    build_pack(scan(collection(tmp_path / "media", number=1)), tmp_path / "pack")
+    frames = tmp_path / "pack" / "frames.u8"
+    frames.write_bytes(frames.read_bytes()[:-1])
+    with pytest.raises(DataError, match="build the pack again"):
+        Pack.open(tmp_path / "pack")
+    (tmp_path / "pack" / "manifest.json").write_text('{"format": "other", "items": [], "lines": 1}')
+    with pytest.raises(DataError, match="format"):
+        Pack.open(tmp_path / "pack")
+    with pytest.raises(DataError, match="not a pack"):
+        Pack.open(tmp_path)
