@@ -1,7 +1,7 @@
 """One loop over packets for pictures and sound, with one policy for damage.
 
-Recordings of broadcasts begin in mid-stream, so packets that cannot be decoded before the first frame are skipped. After
-it, the first packet that is cut off or refused ends the stream with UnreadableMedia: nothing is lost silently.
+Recordings of broadcasts begin in mid-stream, so packets that cannot be decoded before the first frame are skipped.
+After it, the first packet that is cut off or refused ends the stream with UnreadableMedia: nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import av.error as av_error
 from av.container import InputContainer
 
 from kinolex.errors import UnreadableMedia
-from kinolex.media.opening import named_errors
+from kinolex.media.opening import named_errors, reason
 
 MAX_SKIPPED = 1000
 """Undecodable packets at the start after which a file counts as damaged."""
@@ -57,7 +57,8 @@ def decode(container: InputContainer, stream: Any, decoder: Any, file: Path) -> 
             if ended:
                 break
     if fault:
-        cause = fault if isinstance(fault, BaseException) else None
+        origin = fault if isinstance(fault, BaseException) else None
+        cause = reason(origin) if origin is not None else fault
         raise UnreadableMedia(
-            f"{file} is damaged after {count} decoded frames ({fault}); copy it again or repair it"
-        ) from cause
+            f"{file} is damaged after {count} decoded frames ({cause}); copy or download it again"
+        ) from origin

@@ -8,19 +8,16 @@ from pathlib import Path
 
 import av
 import av.error as av_error
-from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from kinolex.errors import MediaError, UnsupportedMedia
-from kinolex.media.opening import replacing
+from kinolex.media.opening import reason, replacing
 from kinolex.media.pixels import EXACT, frame_from_pixels
 from kinolex.types import Clip
 
 IMAGE_CODECS = {".png": ("png", "rgb24"), ".jpg": ("mjpeg", "yuvj444p"), ".webp": ("libwebp", "bgra")}
 IMAGE_CODECS[".jpeg"] = IMAGE_CODECS[".jpg"]
-LAMBDA_PER_QSCALE = 118
-"""FFmpeg counts JPEG quality in units of 1/118 of its quantizer scale."""
 
 
 def write_image(clip: Clip, path: str | os.PathLike[str], *, quality: int | None = None) -> None:
@@ -63,15 +60,14 @@ def write_image(clip: Clip, path: str | os.PathLike[str], *, quality: int | None
         context.options = {"lossless": "1"} if quality is None else {"quality": str(quality)}
     if codec == "mjpeg":
         context.color_range = int(ColorRange.JPEG)
-        context.flags |= Flags.qscale
         # Quantizer scales run from 2 (best) to 31.
-        context.global_quality = LAMBDA_PER_QSCALE * (2 if quality is None else round(31 - 0.29 * quality))
+        context.qmin = context.qmax = 2 if quality is None else round(31 - 0.29 * quality)
     try:
         data = b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
         with replacing(file) as temporary:
             temporary.write_bytes(data)
     except (av_error.FFmpegError, OSError) as error:
         raise MediaError(
-            f"writing {file} failed ({type(error).__name__}: {error}); {clip.width}x{clip.height} may be too large for "
+            f"writing {file} failed ({reason(error)}); {clip.width}x{clip.height} may be too large for "
             f"{suffix}, or the disk may be full"
         ) from error

@@ -32,6 +32,13 @@ def missing_bytes(file: Path) -> int | None:
     return 0
 
 
+def is_animated_webp(file: Path) -> bool:
+    """True for a WebP file with more than one picture."""
+    with file.open("rb") as stream:
+        head = stream.read(21)
+    return head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & 2)
+
+
 def _missing_boxes(stream: BinaryIO, size: int) -> int:
     """MP4 and MOV: top-level boxes of 32 bit size and type; size 1 means a 64 bit size follows, 0 means to the end."""
     start = 0

@@ -45,6 +45,11 @@ def check_file(path: str | os.PathLike[str]) -> Path:
     return file
 
 
+def reason(error: BaseException) -> str:
+    """What FFmpeg or the system says about an error, without numbers and repeated paths."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 @contextmanager
 def named_errors(file: Path) -> Iterator[None]:
     """Turn whatever FFmpeg raises about this file into one of our errors."""
@@ -54,14 +59,14 @@ def named_errors(file: Path) -> Iterator[None]:
         raise
     except (av_error.DecoderNotFoundError, av_error.PatchWelcomeError, av_error.NotImplementedError) as error:
         raise UnsupportedMedia(
-            f"{file} uses something this FFmpeg build cannot decode ({error}); convert it to mp4 or webm first"
+            f"{file} uses something this FFmpeg build cannot decode ({reason(error)}); convert it to mp4 or webm first"
         ) from error
     except (av_error.PermissionError, PermissionError) as error:
         raise UnreadableMedia(f"{file} may not be read by this user; change its permissions") from error
     # PyAV raises plain ValueError and OverflowError for headers with absurd numbers.
     except (av_error.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise UnreadableMedia(
-            f"{file} is not media that FFmpeg can read ({type(error).__name__}: {error}); "
+            f"{file} is not media that FFmpeg can read ({reason(error)}); "
             "it may be truncated, damaged or another kind of file under a media name"
         ) from error
 

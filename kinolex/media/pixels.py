@@ -10,6 +10,8 @@ Pixels that are not square stay as stored; nothing is stretched.
 from __future__ import annotations
 
 import struct
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from av import VideoFrame
@@ -17,9 +19,11 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from kinolex.media.exif import exif_orientation
+
 HD_LINES = 720
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-"""The default of FFmpeg's scaler rounds coarsely and repeats chroma samples; this costs about 1 ms more per megapixel."""
+"""FFmpeg's default rounds coarsely and repeats chroma samples; this costs about 1 ms more per megapixel."""
 
 _UNTAGGED = {0, 2, 3}  # AVCOL_SPC_RGB (meaningless on YUV), UNSPECIFIED, RESERVED
 _FULL_RANGE_CODECS = {"png", "apng", "mjpeg", "gif", "bmp", "tiff", "pgm", "pgmyuv", "jpegls", "jpeg2000", "webp"}
@@ -28,6 +32,18 @@ _BT601_CODECS = {"mjpeg", "webp", "vp8", "jpeg2000", "libvpx"}
 Orientation = tuple[bool, bool, bool]
 """Swap rows and columns, then mirror columns, then mirror rows."""
 UPRIGHT: Orientation = (False, False, False)
+CLOCKWISE_TURNS: list[Orientation] = [UPRIGHT, (True, True, False), (False, True, True), (True, False, True)]
+EXIF_ORIENTATIONS: list[Orientation] = [
+    UPRIGHT,
+    (False, True, False),
+    (False, True, True),
+    (False, False, True),
+    (True, False, False),
+    (True, True, False),
+    (True, True, True),
+    (True, False, True),
+]
+"""What the values 1 to 8 of the EXIF tag ask for."""
 
 
 def matrix_for(lines: int) -> Colorspace:
@@ -40,9 +56,18 @@ def has_alpha(frame: VideoFrame) -> bool:
     return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 
-def orientation_of(frame: VideoFrame) -> Orientation:
-    """How to turn the stored picture so that it stands upright, from its display matrix (nearest multiple of 90)."""
-    data = next((item for item in frame.side_data if item.type == SideDataType.DISPLAYMATRIX), None)
+def orientation_of(frame: VideoFrame, file: Path) -> Orientation:
+    """How to turn the stored picture so that it stands upright (nearest multiple of 90 degrees).
+
+    From the display matrix of the frame; where PyAV cannot give it, from the EXIF tag of the file or the angle alone.
+    """
+    try:
+        items: list[Any] = list(frame.side_data)  # the stubs take this for a mapping
+    except ValueError:
+        tag = exif_orientation(file)
+        turns = round(-frame.rotation / 90) % 4
+        return EXIF_ORIENTATIONS[tag - 1] if tag is not None else CLOCKWISE_TURNS[turns]
+    data = next((item for item in items if item.type == SideDataType.DISPLAYMATRIX), None)
     if data is None or data.buffer_size < 36:
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
@@ -64,9 +89,11 @@ class FrameConverter:
 
     Args:
         codec: FFmpeg's name of the codec; it decides what missing colour tags mean.
+        file: where the frames come from; photographs keep their orientation outside the frames.
     """
 
-    def __init__(self, codec: str) -> None:
+    def __init__(self, codec: str, file: Path) -> None:
+        self._file = file
         self.codec = codec
         self._reformatter = VideoReformatter()
         self._stored_size: tuple[int, int] | None = None
@@ -76,7 +103,7 @@ class FrameConverter:
         """Return pixels_CHW uint8 sRGB, C = 3, contiguous."""
         if self._stored_size is None:
             self._stored_size = (frame.width, frame.height)
-            self._orientation = orientation_of(frame)
+            self._orientation = orientation_of(frame, self._file)
         width, height = self._stored_size  # a stream that changes its size is scaled to how it began
         alpha = has_alpha(frame)
         colour = frame.format.is_rgb or frame.format.has_palette

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from kinolex.errors import MediaError, UnreadableMedia, UnsupportedMedia
 from kinolex.media.decoding import decode
 from kinolex.media.integrity import missing_bytes
-from kinolex.media.opening import check_file, main_stream, open_input, open_output, replacing
+from kinolex.media.opening import check_file, main_stream, open_input, open_output, reason, replacing
 from kinolex.media.timing import round_half_up
+from kinolex.media.video import probe
 from kinolex.types import Sound
 
 SOUND_CODECS = {".wav": "pcm_s16le", ".flac": "flac"}
@@ -47,6 +48,7 @@ def read_sound(path: str | os.PathLike[str]) -> Sound:
     file = check_file(path)
     sound = track_of(file, start_s=None, length_s=None)
     if sound is None:
+        probe(file)  # raises if there are no pictures either
         raise UnsupportedMedia(f"{file} holds no sound; read its pictures with read")
     lacking = missing_bytes(file)
     if lacking != 0:
@@ -57,9 +59,7 @@ def read_sound(path: str | os.PathLike[str]) -> Sound:
     return sound
 
 
-def track_of(
-    path: str | os.PathLike[str], *, start_s: Fraction | None, length_s: Fraction | None
-) -> Sound | None:
+def track_of(path: str | os.PathLike[str], *, start_s: Fraction | None, length_s: Fraction | None) -> Sound | None:
     """The main sound track between two moments of the file's clock, or None if the file has none.
 
     Args:
@@ -80,6 +80,11 @@ def track_of(
             count += samples_CS.shape[1]
             if length_s is not None and count >= length_s * rate_hz:
                 break
+        if not pieces and start_s is None:
+            channels, rate_hz = stream.codec_context.layout.nb_channels, stream.codec_context.sample_rate
+            if stream.duration or not channels or not rate_hz:
+                raise UnreadableMedia(f"{file}: no sound could be decoded; the file is damaged or was cut")
+            return Sound(torch.zeros(min(channels, 2), 0), rate_hz)
     if not pieces:
         return None
     samples_CS = np.concatenate(pieces, axis=1)
@@ -140,12 +145,10 @@ def _decoded(
             time_s = None
 
 
-def _with_end(
-    container: InputContainer, stream: AudioStream, file: Path
-) -> Iterator[tuple[AudioFrame, int | None]]:
+def _with_end(container: InputContainer, stream: AudioStream, file: Path) -> Iterator[tuple[AudioFrame, int | None]]:
     """Decoded frames, the last one with the number of its samples that count (None: all).
 
-    AAC pads its last frame with silence; MP4 says so by a shorter duration of the last packet, FFmpeg does not act on it.
+    AAC pads its last frame with silence; MP4 says so by a shorter last packet, on which FFmpeg does not act.
     """
     held: tuple[av.Packet | None, AudioFrame] | None = None
     for packet, frame in decode(container, stream, stream.codec_context, file):
@@ -179,6 +182,7 @@ def write_sound(sound: Sound, path: str | os.PathLike[str]) -> None:
         with replacing(target) as temporary, open_output(temporary, format=target.suffix[1:].lower()) as container:
             stream = container.add_stream(codec, rate=sound.rate_hz, layout=layout, format="s16")
             assert isinstance(stream, AudioStream)
+            container.start_encoding()  # so that a sound without samples has a header
             for start in range(0, sound.num_samples, BLOCK_SAMPLES):
                 samples_CS = sound.samples_CS[:, start : start + BLOCK_SAMPLES].cpu().numpy()
                 whole_CS = np.clip(np.rint(samples_CS * 32768), -32768, 32767).astype(np.int16)
@@ -188,4 +192,4 @@ def write_sound(sound: Sound, path: str | os.PathLike[str]) -> None:
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
     except (av_error.FFmpegError, OSError) as error:
-        raise MediaError(f"writing {target} failed ({type(error).__name__}: {error}); check the disk's space") from error
+        raise MediaError(f"writing {target} failed ({reason(error)}); is the disk full?") from error

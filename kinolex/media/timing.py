@@ -124,10 +124,11 @@ def _follows(pts: Sequence[int], rate: Fraction, time_base: Fraction) -> bool:
     step = rate * time_base
     allowed = max(Fraction(1), ROUNDING_S / time_base) * step.numerator
     origin, up, down = pts[0], step.numerator, step.denominator
-    return all(
-        abs((stamp - origin) * up - index * down) < allowed and (2 * (stamp - origin) * up + down) // (2 * down) == index
-        for index, stamp in enumerate(pts)
-    )
+    for index, stamp in enumerate(pts):
+        place = (stamp - origin) * up
+        if abs(place - index * down) >= allowed or (2 * place + down) // (2 * down) != index:
+            return False
+    return True
 
 
 def _has_only_gaps(pts: Sequence[int], rate: Fraction, time_base: Fraction) -> bool:

@@ -30,9 +30,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from kinolex.errors import UnreadableMedia, UsageError
+from kinolex.errors import UnreadableMedia, UnsupportedMedia, UsageError
 from kinolex.media.decoding import decode, packets_of
-from kinolex.media.integrity import missing_bytes
+from kinolex.media.integrity import is_animated_webp, missing_bytes
 from kinolex.media.opening import check_file, main_stream, named_errors, open_input, picture_stream, thread_count
 from kinolex.media.pixels import FrameConverter, has_alpha, orientation_of, rotation_deg
 from kinolex.media.rate_tag import stated_rate
@@ -41,6 +41,8 @@ from kinolex.types import Clip
 
 MAX_GAP_S = 3600
 """A longer jump between two frames, or any jump back, is a broken clock and not a long still picture."""
+MAX_REORDER = 16
+"""No codec holds back more frames than this for display order."""
 IMAGE_FPS = Fraction(1)
 SEEKABLE = ("mov,mp4", "matroska")
 """Formats with an index and independent key frames; everything else is decoded from its start."""
@@ -84,15 +86,21 @@ class _Scan:
     timed: bool
     """False if packets lack timestamps: frames are then counted instead."""
     is_image: bool
+    cut: bool
+    """True if the file ends before its header says so, or in the middle of a packet."""
 
 
 def scan_stream(container: InputContainer, stream: VideoStream, file: Path) -> _Scan:
     """Read the timestamps of all packets and choose the timeline."""
     stamps, durations, timed, shown = array("q"), {}, True, 0
+    cut = missing_bytes(file) != 0
     with named_errors(file):
         for packet in packets_of(container, stream):
             if packet.size == 0 or packet.is_discard:
                 continue
+            if packet.is_corrupt:
+                cut = True
+                break
             shown += 1
             if packet.pts is None:
                 timed = False
@@ -104,12 +112,12 @@ def scan_stream(container: InputContainer, stream: VideoStream, file: Path) -> _
         raise UnreadableMedia(f"{file} announces video but holds no frame; it was probably cut while being written")
     is_image = shown == 1 and (container.format.name.endswith("_pipe") or container.format.name == "image2")
     time_base = stream.time_base or Fraction(1, 90000)
-    ordered = sorted(stamps)
+    ordered = _without_stragglers(sorted(stamps)) if cut else sorted(stamps)
     if not timed or not _is_sane(ordered, time_base):
         stated = [rate for rate in (stream.average_rate, stream.guessed_rate) if is_plausible(rate)]
         rate = stated[0] if stated and stated[0] is not None else DEFAULT_FPS
         counted = Timeline(origin=0, time_base=1 / rate, fps=rate, rounded=True, variable=False, frames=shown)
-        return _Scan(timeline=counted, timed=False, is_image=is_image)
+        return _Scan(timeline=counted, timed=False, is_image=is_image, cut=cut)
     timeline = choose_timeline(
         ordered,
         last_duration=next(iter(durations.values())),
@@ -120,7 +128,17 @@ def scan_stream(container: InputContainer, stream: VideoStream, file: Path) -> _
         timeline = Timeline(
             origin=ordered[0], time_base=time_base, fps=IMAGE_FPS, rounded=True, variable=False, frames=1
         )
-    return _Scan(timeline=timeline, timed=True, is_image=is_image)
+    return _Scan(timeline=timeline, timed=True, is_image=is_image, cut=cut)
+
+
+def _without_stragglers(ordered: list[int]) -> list[int]:
+    """Frames are stored out of order; in a cut file, drop those at the end whose predecessors are lost."""
+    steps = [later - earlier for earlier, later in pairwise(ordered)]
+    usual = sorted(steps)[len(steps) // 2] if steps else 0
+    for index in range(max(len(steps) - MAX_REORDER, 0), len(steps)):
+        if 2 * steps[index] > 3 * usual:
+            return ordered[: index + 1]
+    return ordered
 
 
 def _is_sane(ordered: list[int], time_base: Fraction) -> bool:
@@ -145,9 +163,11 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
 def _probe(container: InputContainer, stream: VideoStream, file: Path, scan: _Scan) -> MediaInfo:
     with open_input(file) as again, closing(decoded_frames(again, picture_stream(again, file), file)) as frames:
         first = next(frames, None)
+    if first is None and is_animated_webp(file):
+        raise UnsupportedMedia(f"{file} is an animated WebP, which FFmpeg cannot decode; convert it to gif or mp4")
     if first is None:
         raise UnreadableMedia(f"{file}: not one frame could be decoded; the file is damaged or was cut at its start")
-    orientation = orientation_of(first)
+    orientation = orientation_of(first, file)
     width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
     alpha = has_alpha(first) and (stream.codec_context.name != "gif" or _is_transparent(first))
     sound = main_stream(container.streams.audio)
@@ -282,9 +302,13 @@ class VideoReader:
     def pixels(self) -> Generator[NDArray[np.uint8], None, None]:
         """The output frames one by one, pixels_CHW uint8; a frame shown twice is the same array twice."""
         self.frames_read = 0
+        lacking = missing_bytes(self._file)
+        amount = f"{lacking} bytes are missing" if lacking else "its end is missing"
+        if self._scan.is_image and lacking != 0:
+            raise UnreadableMedia(f"{self._file} is truncated: {amount}; copy it again")
         with open_input(self._file) as container:
             stream = picture_stream(container, self._file)
-            converter = FrameConverter(stream.codec_context.name)
+            converter = FrameConverter(stream.codec_context.name, self._file)
             try:
                 for frame, repeats in self._shown(self._from_start(container, stream)):
                     pixels_CHW = converter(frame)
@@ -292,10 +316,8 @@ class VideoReader:
                         self.frames_read += 1
                         yield pixels_CHW
             except UnreadableMedia as error:
-                raise UnreadableMedia(f"{error} ({self.frames_read} frames were readable)") from error
-        lacking = missing_bytes(self._file)
+                raise UnreadableMedia(f"{error}; {self.frames_read} frames were readable") from error
         if lacking != 0:
-            amount = f"{lacking} bytes are missing" if lacking else "its end is missing"
             raise UnreadableMedia(
                 f"{self._file} is truncated: {amount}; {self.frames_read} frames were readable. Copy it again, "
                 "or keep those frames with VideoReader or max_frames"
@@ -324,7 +346,14 @@ class VideoReader:
         line, tick = self._scan.timeline, self.first_tick
         held: VideoFrame | None = None
         shown_from = index = -1
-        for frame in frames:
+        fault: UnreadableMedia | None = None
+        while True:
+            try:
+                frame = next(frames, None)
+            except UnreadableMedia as error:
+                fault, frame = error, None
+            if frame is None:
+                break
             index += 1
             if not self._scan.timed:
                 shown_from = index
@@ -332,10 +361,14 @@ class VideoReader:
                 shown_from = line.first_tick(frame.pts)
             else:
                 shown_from += 1
+            if self._scan.cut and shown_from >= line.frames:
+                continue
             if held is not None and shown_from > tick:
                 yield held, shown_from - tick
                 tick = shown_from
             held = frame
+        if held is None and fault is not None:
+            raise fault
         if held is None:
             raise UnreadableMedia(f"{self._file}: no frame could be decoded; the file is damaged")
         end = shown_from + 1
@@ -343,3 +376,5 @@ class VideoReader:
             end = line.end_tick(held.pts, held.duration or 0)
         if end > tick:
             yield held, end - tick
+        if fault is not None:
+            raise fault

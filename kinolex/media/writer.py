@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinolex.errors import MediaError, ShapeError, UnsupportedMedia, UsageError
-from kinolex.media.opening import open_output, replacing, thread_count
+from kinolex.media.opening import open_output, reason, replacing, thread_count
 from kinolex.media.pixels import EXACT, HD_LINES, frame_from_pixels
 from kinolex.media.rate_tag import RATE_KEY, add_to_gif
 from kinolex.media.timing import MAX_FPS
@@ -130,7 +130,7 @@ class VideoWriter:
             raise UsageError(f"fps must be above 0 and at most {MAX_FPS}, got {fps}")
         if self._format is _GIF and self.fps > GIF_MAX_FPS:
             raise UnsupportedMedia(
-                f"GIF holds at most {GIF_MAX_FPS} frames per second, got {self.fps}; write .mp4 or .webm, or fewer frames"
+                f"GIF holds at most {GIF_MAX_FPS} frames per second, got {self.fps}; write .mp4 or .webm"
             )
         self._stack: ExitStack | None = None
 
@@ -242,19 +242,20 @@ class VideoWriter:
             yield
         except (av_error.FFmpegError, OSError) as error:
             raise MediaError(
-                f"writing {self.path} failed ({type(error).__name__}: {error}); nothing was left behind. "
+                f"writing {self.path} failed ({reason(error)}); nothing was left behind. "
                 f"Check the free space on the disk and that {self.width}x{self.height} at {self.fps} fps "
                 f"suits {self.path.suffix}"
             ) from error
 
 
 class _PaletteGraph:
-    """FFmpeg's palette filters, with a palette of its own for every frame: best colours, and no need to see all frames."""
+    """FFmpeg's palette filters, with a new palette for every frame: best colours, and no need to see all frames."""
 
     def __init__(self, width: int, height: int, fps: Fraction) -> None:
         self._graph = graph = Graph()
         self._time_base = 1 / fps
-        source = graph.add_buffer(width=width, height=height, format=VideoFormat("gbrp", width, height), time_base=self._time_base)
+        planar = VideoFormat("gbrp", width, height)
+        source = graph.add_buffer(width=width, height=height, format=planar, time_base=self._time_base)
         split = graph.add("split")
         generate = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
         use = graph.add("paletteuse", "new=1:dither=sierra2_4a")

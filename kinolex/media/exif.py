@@ -1,0 +1,44 @@
+"""The orientation tag of photographs, read from the file's own bytes.
+
+FFmpeg attaches EXIF data to the frames of an image, of a kind that PyAV cannot list; PyAV then refuses the display
+matrix as well. The angle is still to be had, but not whether the picture is mirrored, so we look ourselves.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+MAX_BYTES = 1 << 26
+_ORIENTATION = 0x0112
+_STARTS = ((b"Exif\0\0", 6), (b"eXIf", 4), (b"EXIF", 8))  # JPEG and most WebP, PNG chunk, WebP chunk
+
+
+def exif_orientation(file: Path) -> int | None:
+    """The tag's value, 1 to 8, or None if there is none."""
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES)
+    for mark, length in _STARTS:
+        place = data.find(mark)
+        if place >= 0:
+            return _orientation_in(data[place + length :][: 1 << 16])
+    return None
+
+
+def _orientation_in(tiff: bytes) -> int | None:
+    """Look through the first directory of a TIFF structure."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return None
+    (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+    if start + 2 > len(tiff):
+        return None
+    (count,) = struct.unpack_from(f"{order}H", tiff, start)
+    for index in range(count):
+        entry = start + 2 + 12 * index
+        if entry + 12 > len(tiff):
+            return None
+        tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+        if tag == _ORIENTATION:
+            return value if 1 <= value <= 8 else None
+    return None
