@@ -60,7 +60,7 @@ class MediaInfo:
     height: int
     fps: Fraction
     frames: int | None
-    """Frames that reading gives at fps; None if the file carries no timestamps to count by."""
+    """Frames that reading gives at fps, counted from the packets (the type leaves room for endless streams)."""
     duration_s: float
     """Length of the picture."""
     rotation_deg: int
