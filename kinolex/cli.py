@@ -295,7 +295,9 @@ def reconstruction(
     sets: tuple[str, ...] = ("clips", "sequences"),
     lines: int = 128,
     max_frames: int | None = 65,
+    compare: tuple[Path, ...] = (),
     device: str = "cpu",
+    json: bool = False,
 ) -> None:
     """Fidelity of a tokenizer on held-out clips, as JSON and as a page with pictures.
 
@@ -303,18 +305,36 @@ def reconstruction(
 
     Args:
         data: folder with one sub-folder per set.
-        out: gets reconstruction.json and reconstruction.html.
+        out: gets a JSON file and a page with pictures.
         model: shipped name, folder, or hub repository.
         sets: sub-folders whose test split is measured.
         lines: clips are scaled down to this short side.
         max_frames: only the first frames of each clip; None for all.
+        compare: earlier results of the same protocol, to stand beside, e.g. results/codecs_*.json.
         device: cpu, cuda, cuda:1, mps.
+        json: print the means as JSON.
     """
-    from kinolex.evaluation.reconstruction import Protocol, evaluate_reconstruction
+    from rich.console import Console
 
-    protocol = Protocol(sets=sets, lines=lines, max_frames=max_frames)
-    page = evaluate_reconstruction(_load(model, device), data, protocol, out, model_name=model)
-    print(f"look at {page}")
+    from kinolex.evaluation import ReconstructionProtocol, evaluate_reconstruction, read_result
+
+    features = data / "perceptual" / "squeezenet_v1_0_imagenet.safetensors"
+    say = Console(stderr=True).print
+    if not features.is_file():
+        say(f"no perceptual network at {features}: squeezenet_distance is not measured")
+    result = evaluate_reconstruction(
+        _load(model, device),
+        data,
+        ReconstructionProtocol(sets=sets, lines=lines, max_frames=max_frames),
+        features if features.is_file() else None,
+        out,
+        name=f"reconstruction_{Path(model).name}",
+        compare=[read_result(path) for path in compare],
+        command=f"kinolex eval reconstruction --data DIR --model {model}",
+        progress=lambda line: say(line, highlight=False),
+    )
+    means = {name: figures["mean"] for name, figures in result["mean"].items()}
+    _show(means | {"page": str(out / f"{result['name']}.html")}, json)
 
 
 def main(argv: list[str] | None = None) -> None:
