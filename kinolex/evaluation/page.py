@@ -43,6 +43,7 @@ th,td{padding:7px 14px;text-align:right;white-space:nowrap;border-bottom:1px sol
 th:first-child,td:first-child{text-align:left}
 th{color:var(--soft);font-weight:500}
 tbody tr:last-child td{border-bottom:0}
+td small{display:block;color:var(--soft);font-size:.78rem}
 td.strong{color:var(--accent);font-weight:600}
 figure{margin:0 0 1.6em}figcaption{color:var(--soft);font-size:.85rem;margin:0 0 .5em}
 .row{display:flex;gap:8px;flex-wrap:wrap;align-items:flex-start}

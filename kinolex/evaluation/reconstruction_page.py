@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,12 +61,12 @@ def _mean_table(results: Sequence[dict[str, Any]]) -> Html:
     return table(["", *columns], rows, caption="mean over clips and its 95 % bootstrap interval")
 
 
-def _interval(figure_: dict[str, float] | None) -> str | None:
+def _interval(figure_: dict[str, float] | None) -> Html | None:
     if figure_ is None:
         return None
     digits = 2 if abs(figure_["mean"]) >= 2 else 3
     mean, low, high = (f"{figure_[key]:.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+    return Html(f"{mean}<small>{low} to {high}</small>")
 
 
 def _clip_table(key: str, result: dict[str, Any], compare: Sequence[dict[str, Any]]) -> Html:
@@ -81,7 +82,7 @@ def _clip_table(key: str, result: dict[str, Any], compare: Sequence[dict[str, An
             for value in values
         ]
         rows.append([row["name"], *cells])
-    return table([key, *(other["name"] for other in (result, *compare))], rows, caption=f"{key}, worst first")
+    return table(["clip", *(other["name"] for other in (result, *compare))], rows, caption=f"{key}, worst first")
 
 
 def _sample_figure(sample: Sample) -> Html:
@@ -118,7 +119,8 @@ def _codebook_parts(result: dict[str, Any]) -> list[Html]:
         parts.append(bars(figures["histogram"], caption=f"{title}tokens by id", x_label="id, from 0 to the last"))
         if figures["digit_entropies_bits"]:
             caption = f"{title}entropy of each digit of the ids, in bits (levels {figures['digit_levels']})"
-            parts.append(bars(figures["digit_entropies_bits"], caption=caption, x_label="digit, lowest first"))
+            top = math.log2(max(figures["digit_levels"]))
+            parts.append(bars(figures["digit_entropies_bits"], caption=caption, x_label="digit, lowest first", top=top))
     return parts
 
 
