@@ -120,6 +120,7 @@ def codebook_figures(ids_QL: Tensor, tokenizer: Tokenizer) -> list[dict[str, Any
                 "tokens": ids_L.numel(),
                 "usage": metrics.codebook_usage(ids_L, vocab_size),
                 "reach": metrics.codebook_reach(ids_L, vocab_size),
+                "reach_of_uniform": metrics.codebook_reach_of_uniform(ids_L, vocab_size),
                 "perplexity": metrics.codebook_perplexity(ids_L, vocab_size),
                 "histogram": metrics.usage_histogram(ids_L, vocab_size),
                 "digit_levels": list(digits) if digits else None,

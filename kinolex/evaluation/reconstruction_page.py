@@ -108,12 +108,24 @@ def _codebook_parts(result: dict[str, Any]) -> list[Html]:
             figures["tokens"],
             f"{figures['usage']:.2%}",
             f"{figures['reach']:.2%}",
+            f"{figures['reach_of_uniform']:.2%}",
             figures["perplexity"],
         ]
         for level, figures in enumerate(result["codebook"])
     ]
-    headers = ["", "tokens", f"share of all {vocab_size} ids", "share of what so many tokens can show", "perplexity"]
-    parts = [table(headers, rows)]
+    headers = [
+        "",
+        "tokens",
+        f"share of all {vocab_size} ids",
+        "of so many tokens",
+        "of so many even draws",
+        "perplexity",
+    ]
+    help_text = (
+        "Distinct ids as a share of the vocabulary; of the most that so many tokens can show; and of what as many "
+        "draws from an evenly used vocabulary would show on average."
+    )
+    parts = [table(headers, rows), note(help_text)]
     for level, figures in enumerate(result["codebook"]):
         title = f"level {level}: " if len(rows) > 1 else ""
         parts.append(bars(figures["histogram"], caption=f"{title}tokens by id", x_label="id, from 0 to the last"))

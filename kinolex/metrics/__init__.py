@@ -3,6 +3,7 @@
 from kinolex.metrics.codebook import (
     codebook_perplexity,
     codebook_reach,
+    codebook_reach_of_uniform,
     codebook_usage,
     digit_entropies_bits,
     ranked_counts,
@@ -19,6 +20,7 @@ __all__ = [
     "bits_per_pixel",
     "codebook_perplexity",
     "codebook_reach",
+    "codebook_reach_of_uniform",
     "codebook_usage",
     "digit_entropies_bits",
     "flicker",

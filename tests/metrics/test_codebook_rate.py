@@ -12,6 +12,7 @@ from kinolex.metrics import (
     bits_per_pixel,
     codebook_perplexity,
     codebook_reach,
+    codebook_reach_of_uniform,
     codebook_usage,
     digit_entropies_bits,
     ranked_counts,
@@ -28,6 +29,16 @@ def test_usage_counts_distinct_ids() -> None:
     assert codebook_reach(ids, 8) == 3 / 4
     assert codebook_reach(ids.repeat(4, 1), 8) == 3 / 8
     assert ranked_counts(ids, 8) == [2, 1, 1]
+
+
+def test_even_random_use_reaches_what_even_random_use_can() -> None:
+    even = torch.randint(2**18, (100_000,), generator=torch.Generator().manual_seed(0))
+
+    assert codebook_reach_of_uniform(even, 2**18) == pytest.approx(1.0, abs=0.01)
+    assert codebook_reach(even, 2**18) < 0.85
+    assert codebook_reach_of_uniform(even % 1000, 2**18) < 0.02
+    assert codebook_reach_of_uniform(torch.zeros(3, dtype=torch.int64), 1) == 1.0
+    assert codebook_reach_of_uniform(torch.tensor([7]), 2**48) == pytest.approx(1.0)
 
 
 def test_perplexity_is_the_number_of_equally_likely_ids() -> None:
