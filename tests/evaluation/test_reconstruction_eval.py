@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +26,7 @@ from kinolex.evaluation import (
     read_result,
     select_entries,
 )
-from kinolex.evaluation.codecs import decode, encode, encode_to_size, from_yuv420, to_yuv420
+from kinolex.evaluation.codecs import decode, encode, encode_to_size, from_yuv420, open_encoder, to_yuv420
 from kinolex.evaluation.page import image_data_uri
 from kinolex.evaluation.protocol import bootstrap_interval, read_entry
 from kinolex.evaluation.reconstruction import chunk_starts
@@ -215,6 +216,21 @@ def test_the_search_comes_close_to_the_target_and_not_above(codec) -> None:
 
     assert 0.75 * target < found.num_bytes <= target
     assert abs(found.crf - 30) <= 2  # bytes are not strictly monotone in CRF
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies on this system")
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_no_codec_makes_its_threads_more_important_than_its_caller(codec) -> None:
+    def policies() -> list[int]:
+        return [os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()]
+
+    caller = os.sched_getscheduler(0)
+    context = open_encoder(codec, 40, 64, 64, Fraction(25))
+    while_open, threads = set(policies()), len(policies())
+    del context
+
+    assert while_open == {caller} == set(policies())
+    assert codec.name != "svt-av1" or threads > 5  # the one that makes real-time threads did make threads
 
 
 def test_a_target_out_of_reach_gives_the_smallest_file() -> None:

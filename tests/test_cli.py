@@ -1,0 +1,171 @@
+"""The commands as a user calls them, on a tiny random tokenizer."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from kinolex import checkpoint, cli
+from kinolex.media import read, write
+from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
+from kinolex.tokenizers.quantizers import FSQConfig
+from kinolex.types import Clip, Sound
+
+TINY = AutoencoderConfig(
+    channels=(8, 8),
+    down=((4, 2),),
+    encoder_blocks=(1, 1),
+    decoder_blocks=(1, 1),
+    middle_blocks=1,
+    quantizer=FSQConfig(levels=(8, 8)),
+    causal=True,
+    fold=4,
+    factorised=True,
+    norm_groups=4,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    checkpoint.save(folder, Autoencoder3D(TINY), card="# tiny")
+    return str(folder)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    frames_TCHW = torch.randint(0, 256, (11, 3, 37, 50), generator=generator, dtype=torch.uint8)
+    sound = Sound(torch.sin(torch.arange(8000) / 10).unsqueeze(0) * 0.5, 16000)
+    write(Clip(frames_TCHW, Fraction(25), sound), tmp_path / "in.mp4")
+    return tmp_path / "in.mp4"
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(argument) for argument in arguments])
+    return int(stopped.value.code or 0)
+
+
+def test_roundtrip_brings_back_frames_size_rate_and_sound(
+    video: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = video.with_name("out.mp4")
+    assert run("roundtrip", video, out, "--model", model, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    original, restored = read(video), read(out)
+    assert restored.frames_TCHW.shape == original.frames_TCHW.shape and restored.fps == original.fps
+    assert original.sound is not None and restored.sound is not None
+    assert restored.sound.rate_hz == original.sound.rate_hz
+    assert abs(restored.sound.duration_s - original.sound.duration_s) < 0.1
+    assert report["tokens"] == 4 * 5 * 7 and report["frames"] == 11
+    assert report["token_bits_per_pixel"] == pytest.approx(4 * 5 * 7 * 6 / (11 * 37 * 50))
+
+
+def test_encode_then_decode_equals_the_tokenizer_in_python(video: Path, model: str) -> None:
+    tokens, out = video.with_name("t.safetensors"), video.with_name("out.mp4")
+    assert run("encode", video, tokens, "--model", model) == 0
+    assert run("decode", tokens, out, "--model", model, "--sound-from", video) == 0
+    restored = read(out)
+    assert restored.num_frames == 11 and restored.sound is not None
+    tokenizer = checkpoint.load(model)
+    again = tokenizer.decode(tokenizer.encode(read(video)))
+    assert (again.height, again.width) == (restored.height, restored.width) == (37, 50)
+    # H.264 stands between the two, so they are close and not equal.
+    assert float((again.frames_TCHW.float() - restored.frames_TCHW.float()).abs().mean()) < 12
+
+
+def test_an_image_goes_through_as_a_clip_of_one_frame(video: Path, model: str) -> None:
+    picture = video.with_name("in.png")
+    write(Clip(read(video).frames_TCHW[:1], Fraction(1)), picture)
+    assert run("roundtrip", picture, video.with_name("out.png"), "--model", model) == 0
+    assert read(video.with_name("out.png")).frames_TCHW.shape == (1, 3, 37, 50)
+
+
+def test_info_describes_media_tokens_and_models(video: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run("encode", video, video.with_name("t.safetensors"), "--model", model)
+    capsys.readouterr()
+    kinds = []
+    for source in (video, video.with_name("t.safetensors"), model):
+        assert run("info", source, "--json") == 0
+        kinds.append(json.loads(capsys.readouterr().out)["kind"])
+    assert kinds == ["media", "tokens", "model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("empty.mp4", b""), ("text.mp4", b"this is text, not a video\n" * 50), ("missing.mp4", None), ("folder", "folder")],
+)
+def test_bad_input_gives_exit_code_2_one_clear_message_and_no_file(
+    tmp_path: Path, model: str, name: str, content: bytes | str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / name, tmp_path / "out.mp4"
+    if content == "folder":
+        source.mkdir()
+    elif isinstance(content, bytes):
+        source.write_bytes(content)
+    for command in (("roundtrip", source, out), ("encode", source, tmp_path / "t.safetensors"), ("info", source)):
+        options = () if command[0] == "info" else ("--model", model)
+        assert run(*command, *options) == 2
+        message = capsys.readouterr().err
+        assert "kinolex: " in message and "Traceback" not in message
+    assert {path.name for path in tmp_path.iterdir()} <= {name}
+
+
+def test_tokens_of_another_model_and_damaged_token_files_are_refused(
+    video: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, other = tmp_path / "t.safetensors", tmp_path / "other"
+    run("encode", video, tokens, "--model", model)
+    torch.manual_seed(1)
+    checkpoint.save(other, Autoencoder3D(TINY), card="")
+    assert run("decode", tokens, tmp_path / "o.mp4", "--model", other) == 2
+    assert "made by tokenizer" in capsys.readouterr().err
+    tokens.write_bytes(tokens.read_bytes()[:-10])
+    assert run("decode", tokens, tmp_path / "o.mp4", "--model", model) == 2
+    assert run("roundtrip", video, video, "--model", model) == 2
+    assert run("roundtrip", video, tmp_path / "o.mp4", "--model", "no-such-model") == 2
+    assert run("roundtrip", video, tmp_path / "o.png", "--model", model) == 2
+    assert run("roundtrip", video, tmp_path / "o.mp4", "--model", model, "--device", "cuda:99") == 2
+    assert not (tmp_path / "o.mp4").exists() and not (tmp_path / "o.png").exists()
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [("demo",), ("roundtrip",), ("encode",), ("decode",), ("info",), ("train",), ("doctor",)]
+    commands += [("data", name) for name in ("check", "index", "pack", "worlds")] + [("eval", "reconstruction")]
+    for command in commands:
+        assert run(*command, "--help") == 0
+        assert f"Example: kinolex {' '.join(command)}" in " ".join(capsys.readouterr().out.split()), command
+    assert run("roundtrip", "--no-such-option") == 2
+
+
+def test_the_help_comes_within_a_second_and_imports_no_torch() -> None:
+    code = "import sys\nfrom kinolex.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    began = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "roundtrip" in result.stdout
+    assert time.monotonic() - began < 5  # under one second on an idle machine; tests share theirs
+
+
+def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, model: str) -> None:
+    frames_TCHW = torch.randint(0, 256, (400, 3, 256, 256), dtype=torch.uint8)
+    write(Clip(frames_TCHW, Fraction(25)), tmp_path / "long.gif")
+    command = [sys.executable, "-m", "kinolex", "roundtrip", "long.gif", "out.mp4", "--model", model]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*out*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert {path.name for path in tmp_path.iterdir()} == {"long.gif"}
