@@ -36,7 +36,8 @@ def codebook_reach_of_uniform(ids: Tensor, vocab_size: int) -> float:
     """Distinct ids against how many as many draws from a uniform vocabulary would show on average; about 1 is ideal.
 
     Even perfectly even use repeats ids by chance: 100,000 tokens of 2**18 ids show only five sixths as many distinct
-    ones, so codebook_reach cannot come near 1 there. This figure takes that away. Arguments and errors as codebook_usage.
+    ones, so codebook_reach cannot come near 1 there. This figure takes that away.
+    Arguments and errors as codebook_usage.
     """
     # vocab * (1 - (1 - 1/vocab) ** tokens), without losing the small 1/vocab to rounding
     expected = -vocab_size * math.expm1(ids.numel() * math.log1p(-1.0 / vocab_size)) if vocab_size > 1 else 1.0
