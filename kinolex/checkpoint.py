@@ -1,10 +1,12 @@
 """A trained network as a folder: config.json, model.safetensors and a card (README.md).
 
-    folder/config.json        what to build: {"format", "config": {"type": "AutoencoderConfig", ...}, "fingerprint", "extra"}
+    folder/config.json        what to build: {"format", "config": {"type": "AutoencoderConfig", ...}, "fingerprint",
+    "extra"}
     folder/model.safetensors  the weights, and nothing that could run
     folder/README.md          the card: data, recipe, commit, measured results
 
-The fingerprint is a hash over the config and the stored weights; tokens carry it. Loading refuses what it does not recognise:
+The fingerprint is a hash over the config and the stored weights; tokens carry it. Loading refuses what it does not
+recognise:
 unknown classes or fields, missing or foreign tensors, pickles, truncated files.
 """
 
@@ -95,12 +97,14 @@ def load(folder: str | Path) -> VideoTokenizer:
         raise CheckpointError(f"{folder} describes a {type(config).__name__}, which is no tokenizer")
     if fingerprint(description["config"], weights) != description["fingerprint"]:
         raise CheckpointError(
-            f"{folder}: {WEIGHTS} and {CONFIG} do not belong together (the fingerprint differs); fetch or save both again"
+            f"{folder}: {WEIGHTS} and {CONFIG} do not belong together (the fingerprint differs); fetch or save "
+            f"both again"
         )
     model = Autoencoder3D(config)
     try:
-        model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                               for name, tensor in weights.items()})
+        model.load_state_dict(
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        )
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: the weights do not fit the config: {error}") from error
     return VideoTokenizer(model, description["fingerprint"])

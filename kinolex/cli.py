@@ -23,7 +23,9 @@ eval_app = tyro.extras.SubcommandApp()
 
 
 @app.command
-def demo(out: Path = Path("out/demo"), file: Path | None = None, model: str = "video-nano", device: str = "cpu") -> None:
+def demo(
+    out: Path = Path("out/demo"), file: Path | None = None, model: str = "video-nano", device: str = "cpu"
+) -> None:
     """A clip with sound into tokens and back, with a report to look at. Needs no data.
 
     Example: kinolex demo --out out/demo
@@ -65,9 +67,7 @@ def roundtrip(
     from kinolex import api
 
     with _frames_bar(source.name) as bar:
-        report = api.roundtrip(
-            source, target, _load(model, device), model_name=model, lines=lines, on_frames=bar
-        )
+        report = api.roundtrip(source, target, _load(model, device), model_name=model, lines=lines, on_frames=bar)
     _show(report.as_dict(), json)
 
 

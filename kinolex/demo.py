@@ -1,6 +1,6 @@
 """The main job on real input in one go, with a page to look at.
 
-    a world with sound (or your file) -> in.mp4 -> tokens.safetensors -> out.mp4 -> report.html
+a world with sound (or your file) -> in.mp4 -> tokens.safetensors -> out.mp4 -> report.html
 """
 
 from __future__ import annotations
@@ -15,8 +15,18 @@ from torch import Tensor
 from kinolex import api
 from kinolex.data.token_store import load_tokens
 from kinolex.data.worlds import WorldConfig, render
-from kinolex.evaluation.page import animation_data_uri, bars, code, figure, image_data_uri, note, page, section, table
-from kinolex.evaluation.page import write_text
+from kinolex.evaluation.page import (
+    animation_data_uri,
+    bars,
+    code,
+    figure,
+    image_data_uri,
+    note,
+    page,
+    section,
+    table,
+    write_text,
+)
 from kinolex.media import read, write
 from kinolex.metrics import codebook_perplexity, psnr_db, ssim
 from kinolex.tokenizers.video import VideoTokenizer

@@ -1,6 +1,6 @@
 """A name becomes a loaded tokenizer: shipped weights, a folder, or a hub repository.
 
-    "video-nano" -> kinolex/pretrained/video-nano      "runs/x/weights" -> that folder      "owner/name" -> the hub
+"video-nano" -> kinolex/pretrained/video-nano      "runs/x/weights" -> that folder      "owner/name" -> the hub
 """
 
 from __future__ import annotations

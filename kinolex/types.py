@@ -39,7 +39,8 @@ class Sound:
         samples_CS = self.samples_CS
         if samples_CS.ndim != 2 or samples_CS.dtype != torch.float32:
             raise ShapeError(
-                f"sound needs float32 samples_CS with 2 axes, got {samples_CS.dtype} with shape {tuple(samples_CS.shape)}"
+                f"sound needs float32 samples_CS with 2 axes, got {samples_CS.dtype} with shape "
+                f"{tuple(samples_CS.shape)}"
             )
         if samples_CS.shape[0] not in (1, 2):
             raise ShapeError(f"sound needs 1 or 2 channels, got {samples_CS.shape[0]}; mix down before making a Sound")

@@ -73,12 +73,12 @@ def test_no_module_takes_part_in_a_circle() -> None:
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, f"circle: {' -> '.join((*trail[trail.index(module):], module))}"
+        assert module not in trail, f"circle: {' -> '.join((*trail[trail.index(module) :], module))}"
         if module in done:
             return
         for target in arrows[module]:
             # A package that re-exports its own modules is no circle as long as they do not import the package.
-            if not (module == "kinolex"):
+            if module != "kinolex":
                 visit(target, (*trail, module))
         done.add(module)
 

@@ -103,7 +103,12 @@ def test_info_describes_media_tokens_and_models(video: Path, model: str, capsys:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("empty.mp4", b""), ("text.mp4", b"this is text, not a video\n" * 50), ("missing.mp4", None), ("folder", "folder")],
+    [
+        ("empty.mp4", b""),
+        ("text.mp4", b"this is text, not a video\n" * 50),
+        ("missing.mp4", None),
+        ("folder", "folder"),
+    ],
 )
 def test_bad_input_gives_exit_code_2_one_clear_message_and_no_file(
     tmp_path: Path, model: str, name: str, content: bytes | str | None, capsys: pytest.CaptureFixture[str]

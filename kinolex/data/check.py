@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import track
 
 from kinolex.data.index import Entry, scan
@@ -34,7 +35,7 @@ def check_folder(folder: str | Path) -> list[Finding]:
         DataError: a table of the collection cannot be read.
     """
     findings = []
-    for entry in track(scan(folder), description="checking", disable=None):
+    for entry in track(scan(folder), description="checking", console=Console(stderr=True)):
         findings += _check(entry)
     return findings
 

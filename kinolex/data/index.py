@@ -17,7 +17,9 @@ import numpy as np
 
 from kinolex.errors import DataError, MissingFile
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif", ".mpg", ".mpeg", ".m4v", ".ts", ".ogv", ".flv"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif", ".mpg", ".mpeg", ".m4v", ".ts", ".ogv", ".flv"}
+)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 SPLITS = {"train": "train", "test": "test", "val": "test", "validation": "test"}
 TABLES = ("index.csv", "metadata.csv", "metadata.jsonl")

@@ -2,7 +2,8 @@
 
     slots (long videos several) --permutation per epoch--> item --crop, stride, scale, flip by (seed, sample)--> batch
 
-Resuming therefore needs only the number of the step, and processes that split a batch between them see together what one
+Resuming therefore needs only the number of the step, and processes that split a batch between them see together what
+one
 process would have seen.
 """
 
@@ -144,9 +145,7 @@ class Loader:
             stop.set()
             thread.join()
 
-    def _draw(
-        self, kind: str, step: int, batch: int, frames: int, slots: list[tuple[Pack, int]]
-    ) -> Tensor | None:
+    def _draw(self, kind: str, step: int, batch: int, frames: int, slots: list[tuple[Pack, int]]) -> Tensor | None:
         if not batch:
             return None
         samples = []

@@ -2,7 +2,8 @@
 
     sources --decode, area-scale--> frames.u8 (items one after the other, each T H W C) + manifest.json
 
-The manifest keeps a hash of every source, so a pack can be told from a stale one. Building appends to a journal and can be
+The manifest keeps a hash of every source, so a pack can be told from a stale one. Building appends to a journal and
+can be
 killed at any time: the next build keeps what was whole and gives the same bytes as an uninterrupted one.
 """
 
@@ -17,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from kinolex.data.index import Entry
@@ -67,7 +69,9 @@ class Pack:
             raise DataError(f"{folder} has format {found_format!r}, this version reads {FORMAT!r}; build it again")
         have = (folder / "frames.u8").stat().st_size if (folder / "frames.u8").exists() else 0
         if have != (need := sum(item.num_bytes for item in items)):
-            raise DataError(f"{folder}/frames.u8 holds {have} bytes but its manifest needs {need}; build the pack again")
+            raise DataError(
+                f"{folder}/frames.u8 holds {have} bytes but its manifest needs {need}; build the pack again"
+            )
         return Pack(folder, items, lines)
 
     def __len__(self) -> int:
@@ -108,7 +112,7 @@ def build_pack(
     journal, partial = folder / "journal.jsonl", folder / "frames.u8.part"
     done, skipped = _resume(journal, partial)
     with open(journal, "a") as log, open(partial, "ab") as frames_file:
-        for entry in track(list(entries), description=f"packing {folder.name}", disable=None):
+        for entry in track(list(entries), description=f"packing {folder.name}", console=Console(stderr=True)):
             if entry.name in done or entry.name in skipped:
                 continue
             try:

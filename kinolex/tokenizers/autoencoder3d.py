@@ -12,6 +12,7 @@ Source: MAGVIT, arXiv 2212.05199 (papers.md section 2); MAGVIT-v2, arXiv 2310.05
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import Conv3d, DepthToSpace, SpaceToDepth, StreamCache, average_pool
 from kinolex.layers.norm import AdaptiveGroupNorm, VideoGroupNorm, norm_silu
-from kinolex.tokenizers.quantizers import QuantizerConfig, Quantized, build_quantizer
+from kinolex.tokenizers.quantizers import Quantized, QuantizerConfig, build_quantizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,9 +141,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = config.channels
         self.fold = SpaceToDepth(config.fold)
-        self.stem = Conv3d(
-            3 * config.fold**2, widths[0], _kernel(config), causal=config.causal, bias=config.bias
-        )
+        self.stem = Conv3d(3 * config.fold**2, widths[0], _kernel(config), causal=config.causal, bias=config.bias)
         self.stages, self.downs = nn.ModuleList(), nn.ModuleList()
         previous = widths[0]
         for width, blocks in zip(widths, config.encoder_blocks, strict=True):
@@ -260,10 +259,10 @@ def _norm(config: AutoencoderConfig, channels: int) -> VideoGroupNorm:
 
 def _stage(config: AutoencoderConfig, in_channels: int, out_channels: int, blocks: int) -> nn.ModuleList:
     widths = [in_channels] + [out_channels] * blocks
-    return nn.ModuleList(ResBlock(config, a, b) for a, b in zip(widths, widths[1:], strict=False))
+    return nn.ModuleList(ResBlock(config, a, b) for a, b in itertools.pairwise(widths))
 
 
-def _run(stage: nn.ModuleList, x_BCTHW: Tensor, cache: StreamCache | None) -> Tensor:
-    for block in stage:
+def _run(stage: nn.Module, x_BCTHW: Tensor, cache: StreamCache | None) -> Tensor:
+    for block in stage.children():
         x_BCTHW = block(x_BCTHW, cache)
     return x_BCTHW

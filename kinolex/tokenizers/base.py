@@ -1,6 +1,6 @@
 """What every tokenizer offers, and a fake with the same face.
 
-    Clip --encode--> Tokens --decode--> Clip        the exact frames, rows, columns and rate come back
+Clip --encode--> Tokens --decode--> Clip        the exact frames, rows, columns and rate come back
 """
 
 from __future__ import annotations

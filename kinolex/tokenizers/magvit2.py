@@ -3,7 +3,8 @@
     17 x 128 x 128 pixels -> 5 x 16 x 16 tokens of 18 bits
 
 All changes over MAGVIT (papers.md section 4.2): causal padding, strided convolution down, depth-to-space up, temporal
-halving in the last stages, four residual blocks per stage, adaptive group norm, lookup-free quantization. Norms take the
+halving in the last stages, four residual blocks per stage, adaptive group norm, lookup-free quantization. Norms take
+the
 statistics of one frame, because GroupNorm over time would look ahead. nano and small fold 4x4 pixels first and
 factorise their convolutions: about one hundredth of the paper's arithmetic per pixel.
 

@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from kinolex.errors import ShapeError, TokenError, UsageError
-from kinolex.layers.conv3d import StreamCache
+from kinolex.layers.conv3d import StreamCache, channels_last
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.base import check_fingerprint
 from kinolex.types import Clip, Extent, Tokens
@@ -46,7 +46,7 @@ class VideoTokenizer:
     """
 
     def __init__(self, model: Autoencoder3D, fingerprint: str, *, precision: Precision = "auto") -> None:
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+        self.model = channels_last(model.eval().requires_grad_(False))
         self.fingerprint = fingerprint
         self.device = torch.device("cpu")
         self.precision: Precision = precision
@@ -104,7 +104,8 @@ class VideoTokenizer:
         """Tokens block by block from pieces of one clip, cut anywhere.
 
         Yields:
-            Tokens of one block; extent.frames counts the block's real frames. Joined along time they equal encode of the
+            Tokens of one block; extent.frames counts the block's real frames. Joined along time they equal encode of
+            the
             joined clip. The delay is at most one block (4 frames for the causal presets).
 
         Raises:
@@ -190,7 +191,8 @@ class VideoTokenizer:
         grid = (self.num_levels, -(-extent.height // space_h), -(-extent.width // space_w))
         if (ids_Qthw.shape[0], *ids_Qthw.shape[2:]) != grid:
             raise TokenError(
-                f"the token grid {tuple(ids_Qthw.shape)} does not fit {extent.width}x{extent.height} pixels, which need "
+                f"the token grid {tuple(ids_Qthw.shape)} does not fit {extent.width}x{extent.height} pixels, "
+                f"which need "
                 f"{grid[0]} levels of {grid[1]}x{grid[2]} tokens; the file is damaged or its extent was changed"
             )
         if int(ids_Qthw.max()) >= self.vocab_size:

@@ -2,11 +2,15 @@
 
     clip -> conv -> [residual block, halve t h w] x 4 -> conv -> dense -> dense -> one logit
 
-Source: MAGVIT, papers.md sections 2.2 and 2.3 (StyleGAN-style 3D network, non-saturating loss, R1, LeCAM); MAGVIT-v2, section
-4.2 (blur pooling); adaptive weight after Esser et al. 2021, arXiv 2012.09841; LeCAM: Tseng et al. 2021, arXiv 2104.03310.
+Source: MAGVIT, papers.md sections 2.2 and 2.3 (StyleGAN-style 3D network, non-saturating loss, R1, LeCAM); MAGVIT-v2,
+section
+4.2 (blur pooling); adaptive weight after Esser et al. 2021, arXiv 2012.09841; LeCAM: Tseng et al. 2021, arXiv
+2104.03310.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +42,7 @@ class Discriminator(nn.Module):
         self.fold = SpaceToDepth(config.fold)
         widths = [config.base, *(config.base * multiplier for multiplier in config.multipliers)]
         self.stem = nn.Conv3d(3 * config.fold**2, widths[0], 3, padding=1)
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = itertools.pairwise(widths)
         self.blocks = nn.ModuleList(_Block(a, b, config.blur_pool) for a, b in pairs)
         self.out = nn.Conv3d(widths[-1], widths[-1], 3, padding=1)
         self.dense = nn.Linear(widths[-1] * side * side, widths[-1])
@@ -92,7 +96,9 @@ class Adversary:
         self.network = Discriminator(config.discriminator).to(device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.discriminator.lr, betas=(0.0, 0.99))
 
-    def generator_terms(self, output_BCTHW: Tensor, terms: dict[str, Tensor], model: Autoencoder3D) -> dict[str, Tensor]:
+    def generator_terms(
+        self, output_BCTHW: Tensor, terms: dict[str, Tensor], model: Autoencoder3D
+    ) -> dict[str, Tensor]:
         """Non-saturating loss, scaled so that its gradient at the decoder's last layer matches the other terms'."""
         self.network.requires_grad_(False)
         with torch.autocast(output_BCTHW.device.type, dtype=torch.bfloat16):

@@ -1,8 +1,8 @@
 """Does this machine train and decode as it should? Three examinations, each of seconds.
 
-    overfit   a small network learns one clip by heart: if it cannot, training is broken, whatever the data
-    device    the same network on the device and on the CPU: silent wrong arithmetic shows here
-    data      broken files of a collection
+overfit   a small network learns one clip by heart: if it cannot, training is broken, whatever the data
+device    the same network on the device and on the CPU: silent wrong arithmetic shows here
+data      broken files of a collection
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kinolex.data.check import check_folder
 from kinolex.errors import KinolexError
+from kinolex.layers.conv3d import channels_last
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.training.config import OptimizerConfig
@@ -63,7 +64,7 @@ def overfit(device: str, *, steps: int = OVERFIT_STEPS) -> Diagnosis:
     torch.manual_seed(0)
     began = time.monotonic()
     try:
-        model = Autoencoder3D(SMALL).to(device, memory_format=torch.channels_last_3d)
+        model = channels_last(Autoencoder3D(SMALL).to(device))
         pixels_BCTHW = moving_gradient().to(device)
         optimizers = Optimizers(model, OptimizerConfig(warmup_steps=10, adam_lr=4e-3), steps)
         mean_squared = 4.0
@@ -90,7 +91,7 @@ def compare_device(device: str) -> Diagnosis:
     try:
         with torch.no_grad():
             latents, golden = _through(model, pixels_BCTHW)
-            model.to(device, memory_format=torch.channels_last_3d)
+            channels_last(model.to(device))
             device_latents, output = _through(model, pixels_BCTHW.to(device))
     except (RuntimeError, AssertionError) as error:
         return Diagnosis("device", False, f"{device} cannot run the network: {error}; use --device cpu")

@@ -1,6 +1,6 @@
 """The training loop, read from top to bottom: batch, forward, losses, backward, step, average, say, save.
 
-    Loader.batch(step) -> uint8 -> [-1, 1] -> Autoencoder3D -> losses -> gradients -> Optimizers -> EMA
+Loader.batch(step) -> uint8 -> [-1, 1] -> Autoencoder3D -> losses -> gradients -> Optimizers -> EMA
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from kinolex.data.loader import Loader, LoaderConfig, RenderWorld
 from kinolex.data.packs import Pack
 from kinolex.errors import CheckpointError, TrainingError
+from kinolex.layers.conv3d import channels_last
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.metrics.structure import ms_ssim_loss_B
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D
@@ -69,7 +70,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         model = model or Autoencoder3D(config.model)
-        self.model = model.to(self.device, memory_format=torch.channels_last_3d)
+        self.model = channels_last(model.to(self.device))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizers = Optimizers(self.model, config.optimizer, config.total_steps)
         self.adversary = Adversary(config, self.device) if any(stage.adversarial for stage in config.stages) else None
@@ -207,8 +208,8 @@ class Trainer:
     @torch.no_grad()
     def _follow(self, step: int) -> None:
         decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        parameters = list(self.model.parameters())
-        torch._foreach_lerp_(list(self.average.parameters()), parameters, 1 - decay)
+        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            ours.lerp_(theirs, 1 - decay)
         for ours, theirs in zip(self.average.buffers(), self.model.buffers(), strict=True):
             ours.copy_(theirs)
 
@@ -245,7 +246,7 @@ class Trainer:
         return modules | ({"discriminator": self.adversary.network} if self.adversary else {})
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        ours = {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
+        ours: dict[str, torch.optim.Optimizer] = {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
         return ours | ({"adam_discriminator": self.adversary.optimizer} if self.adversary else {})
 
     def _grid(self, loader: Loader) -> None:

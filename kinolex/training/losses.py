@@ -2,7 +2,8 @@
 
     loss = absolute*|y - x| + squared*(y - x)^2 + perceptual*d(y, x) + quantizer terms + adversarial*g(y)
 
-Source: MAGVIT, papers.md section 2.3; MAGVIT-v2, papers.md section 4.2. Deviation: the perceptual network is the one that is
+Source: MAGVIT, papers.md section 2.3; MAGVIT-v2, papers.md section 4.2. Deviation: the perceptual network is the one
+that is
 passed in (SqueezeNet features) instead of ResNet-50 logits; without one, 1 - MS-SSIM takes its place.
 """
 

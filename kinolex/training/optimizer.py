@@ -1,6 +1,7 @@
 """Muon for convolution kernels, AdamW for everything else, one learning-rate curve over both.
 
-Muon replaces the momentum of a matrix by the nearest orthogonal matrix (five Newton-Schulz steps), so that every direction
+Muon replaces the momentum of a matrix by the nearest orthogonal matrix (five Newton-Schulz steps), so that every
+direction
 of a layer learns at the same pace. On this network it reached in 240 steps what AdamW had not reached in 480
 (notes/LOG.md).
 

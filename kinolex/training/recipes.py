@@ -1,6 +1,6 @@
 """From a recipe file and a data folder to trained weights.
 
-    recipe.py: config() -> TrainConfig      data folder/NAME for every name in config.data -> packs -> Trainer -> weights
+recipe.py: config() -> TrainConfig      data folder/NAME for every name in config.data -> packs -> Trainer -> weights
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def train_from_recipe(
     )
     model = trainer.run(minutes=minutes)
     weights = out / "weights"
-    card = f"# {Path(recipe).stem}\n\nTrained for {trainer.counters.step} of {config.total_steps} steps by {Path(recipe).name}.\n"
+    done = f"{trainer.counters.step} of {config.total_steps}"
+    card = f"# {Path(recipe).stem}\n\nTrained for {done} steps by {Path(recipe).name}.\n"
     checkpoint.save(weights, model, card=card)
     return weights

@@ -1,6 +1,7 @@
 """Everything a run needs to go on, in one safetensors file that is replaced whole.
 
-A step draws all its randomness from (seed, step), and a batch is a function of (seed, step), so weights, averages, optimizer
+A step draws all its randomness from (seed, step), and a batch is a function of (seed, step), so weights, averages,
+optimizer
 moments and a handful of counters are the whole state: killed at any time and resumed, a run gives the same bits.
 """
 
@@ -53,9 +54,7 @@ def save_state(
     os.replace(temporary, path)
 
 
-def load_state(
-    path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
-) -> Counters:
+def load_state(path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> Counters:
     """Raises CheckpointError when the file is damaged or belongs to another network."""
     try:
         with safe_open(path, "pt") as file:

@@ -52,7 +52,9 @@ def test_tables_give_labels_captions_and_splits(tmp_path: Path, table: str) -> N
 
 def test_array_files_give_one_entry_per_row(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "digits_test3.npz", images=images, labels=np.array([2, 0, 1]), classes=np.array(["x", "y", "z"]))
+    np.savez(
+        tmp_path / "digits_test3.npz", images=images, labels=np.array([2, 0, 1]), classes=np.array(["x", "y", "z"])
+    )
     entries = scan(tmp_path)
     assert [(entry.name, entry.label, entry.split) for entry in entries] == [
         ("digits_test3.npz#0", "z", "test"),

@@ -83,9 +83,7 @@ def test_chunks_of_any_size_equal_one_shot(config: AutoencoderConfig, chunk: int
 
         cache = StreamCache()
         decoded = [model.decode(part, cache) for part in whole.latents_BDthw.split(chunk, dim=2)]
-        torch.testing.assert_close(
-            torch.cat(decoded, dim=2), model.decode(whole.latents_BDthw), atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(torch.cat(decoded, dim=2), model.decode(whole.latents_BDthw), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("config", [CAUSAL, FOLDED])

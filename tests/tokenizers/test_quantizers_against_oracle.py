@@ -12,7 +12,9 @@ oracle = pytest.importorskip("vector_quantize_pytorch", reason="the oracle is pa
 
 def test_lfq_ids_entropies_and_commitment_equal_the_oracles() -> None:
     torch.manual_seed(0)
-    theirs = oracle.LFQ(codebook_size=2**8, dim=8, entropy_loss_weight=1.0, diversity_gamma=1.0, commitment_loss_weight=1.0)
+    theirs = oracle.LFQ(
+        codebook_size=2**8, dim=8, entropy_loss_weight=1.0, diversity_gamma=1.0, commitment_loss_weight=1.0
+    )
     theirs.train()
     ours = build_quantizer(LFQConfig(num_bits=8, entropy_group=8, inverse_temperature=1.0))
     latents = torch.randn(2, 8, 3, 4, 5)

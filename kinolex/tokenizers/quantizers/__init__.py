@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from kinolex.tokenizers.quantizers.base import Quantized, Quantizer
 from kinolex.tokenizers.quantizers.fsq import FiniteScalarQuantizer, FSQConfig
 from kinolex.tokenizers.quantizers.lfq import LFQConfig, LookupFreeQuantizer
 from kinolex.tokenizers.quantizers.residual import ResidualConfig, ResidualQuantizer
 from kinolex.tokenizers.quantizers.vq import VectorQuantizer, VQConfig
+
+__all__ = [
+    "AnyQuantizer",
+    "FSQConfig",
+    "FiniteScalarQuantizer",
+    "LFQConfig",
+    "LookupFreeQuantizer",
+    "Quantized",
+    "Quantizer",
+    "QuantizerConfig",
+    "ResidualConfig",
+    "ResidualQuantizer",
+    "VQConfig",
+    "VectorQuantizer",
+    "build_quantizer",
+]
 
 QuantizerConfig = VQConfig | LFQConfig | FSQConfig | ResidualConfig
 

@@ -7,8 +7,10 @@ The entropy losses make each token certain and all tokens together diverse:
     entropy_sample = E[H(q(z))]     entropy_batch = H(E[q(z)])     the trainer minimises sample - batch
 
 q(z) is a softmax over -inverse_temperature * |z - code|^2, which is a product of independent bits with
-p(bit = 1) = sigmoid(4 * inverse_temperature * scale * z). The sample entropy is a sum over bits and exact for any number of bits; the batch entropy
-is exact within groups of bits, whose joint distributions are 2^group wide: memory grows with the group, not with 2^bits.
+p(bit = 1) = sigmoid(4 * inverse_temperature * scale * z). The sample entropy is a sum over bits and exact for any
+number of bits; the batch entropy
+is exact within groups of bits, whose joint distributions are 2^group wide: memory grows with the group, not with
+2^bits.
 
 Source: Yu et al. 2023, arXiv 2310.05737; papers.md section 4.1.
 """
@@ -49,7 +51,9 @@ class LFQConfig:
         if not 1 <= self.num_bits <= 48:
             raise ConfigError(f"num_bits must be in 1..48, got {self.num_bits}")
         if not 1 <= self.entropy_group <= 14:
-            raise ConfigError(f"entropy_group must be in 1..14 (memory is 2**group per token), got {self.entropy_group}")
+            raise ConfigError(
+                f"entropy_group must be in 1..14 (memory is 2**group per token), got {self.entropy_group}"
+            )
         if self.inverse_temperature <= 0:
             raise ConfigError(f"inverse_temperature must be positive, got {self.inverse_temperature}")
 
@@ -90,7 +94,9 @@ class LookupFreeQuantizer(nn.Module):
     def entropies(self, z_BDthw: Tensor) -> dict[str, Tensor]:
         """Mean entropy of a token and entropy of the mean token, in nats, float32."""
         # Softmax over -(z - s)^2 for s = +-scale leaves a logit of 4 * scale * z between the two signs.
-        logits_MD = rearrange(z_BDthw, "b d t h w -> (b t h w) d") * (4.0 * self.scale * self.config.inverse_temperature)
+        logits_MD = rearrange(z_BDthw, "b d t h w -> (b t h w) d") * (
+            4.0 * self.scale * self.config.inverse_temperature
+        )
         sample = _bit_entropy(logits_MD).sum(dim=1).mean()
         batch = sum(self._group_entropy(group_MG) for group_MG in logits_MD.split(self.config.entropy_group, dim=1))
         return {"entropy_sample": mean_over_processes(sample), "entropy_batch": batch}  # type: ignore[dict-item]

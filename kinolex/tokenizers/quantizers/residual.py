@@ -47,10 +47,11 @@ class ResidualQuantizer(nn.Module):
     def __init__(self, config: ResidualConfig) -> None:
         super().__init__()
         self.config = config
-        kind = {VQConfig: VectorQuantizer, LFQConfig: LookupFreeQuantizer, FSQConfig: FiniteScalarQuantizer}
-        self.levels = nn.ModuleList(kind[type(config.level)](config.level) for _ in range(config.num_levels))
-        first = self.levels[0]
-        self.latent_dim, self.vocab_size, self.num_levels = first.latent_dim, first.vocab_size, config.num_levels
+        levels = [_build_level(config.level) for _ in range(config.num_levels)]
+        self.levels = nn.ModuleList(levels)
+        self.latent_dim: int = levels[0].latent_dim
+        self.vocab_size: int = levels[0].vocab_size
+        self.num_levels = config.num_levels
         bounded = not isinstance(config.level, VQConfig)
         self.scales = [config.scale**index if bounded else 1.0 for index in range(config.num_levels)]
 
@@ -89,5 +90,18 @@ class ResidualQuantizer(nn.Module):
         check_ids(ids_BQthw, self.vocab_size, self.num_levels)
         total_BDthw = torch.zeros(())
         for level, scale, ids_B1thw in zip(self.levels, self.scales, ids_BQthw.split(1, dim=1), strict=False):
+            assert isinstance(level, VectorQuantizer | LookupFreeQuantizer | FiniteScalarQuantizer)
             total_BDthw = total_BDthw + level.latents_from_ids(ids_B1thw) * scale
         return total_BDthw
+
+
+def _build_level(
+    config: VQConfig | LFQConfig | FSQConfig,
+) -> VectorQuantizer | LookupFreeQuantizer | FiniteScalarQuantizer:
+    match config:
+        case VQConfig():
+            return VectorQuantizer(config)
+        case LFQConfig():
+            return LookupFreeQuantizer(config)
+        case FSQConfig():
+            return FiniteScalarQuantizer(config)
