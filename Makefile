@@ -1,5 +1,6 @@
 # Every target but help creates .venv when it is missing; torch comes from the pin in constraints.txt.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# PYTHON=/path/to/python3 chooses one; otherwise the first that runs and is new enough (a name in PATH may be an empty shim).
+PYTHONS := python3 python3.13 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
@@ -17,9 +18,14 @@ help: ## what there is
 setup: $(VENV)/.ready ## create the environment in .venv
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "no python3 found; install Python 3.11 or newer"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; set PYTHON=/path/to/python3.11"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  for python in $(or $(PYTHON),$(PYTHONS)); do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; python=; \
+	  done; \
+	  test -n "$$python" || { echo "no Python 3.11 or newer among: $(or $(PYTHON),$(PYTHONS)); install one, or set PYTHON=/path/to/python3"; exit 2; }; \
+	  echo "creating $(VENV) with $$($$python --version)"; \
+	  rm -rf $(VENV); \
+	  $$python -m venv $(VENV) || { rm -rf $(VENV); echo "$$python cannot make environments; on Debian and Ubuntu: apt install python3-venv"; exit 2; }; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
