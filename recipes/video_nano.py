@@ -29,10 +29,10 @@ def config() -> TrainConfig:
         stages=(
             StageConfig(name="first", steps=1100, clip_frames=9, crop=64, batch_video=6, batch_image=4),
             StageConfig(
-                name="dense", steps=1150, clip_frames=9, crop=64, batch_video=12, batch_image=8, perceptual_frames=1
+                name="dense", steps=1000, clip_frames=9, crop=64, batch_video=12, batch_image=8, perceptual_frames=1
             ),
             StageConfig(
-                name="long", steps=400, clip_frames=17, crop=96, batch_video=3, batch_image=2, perceptual_frames=2
+                name="long", steps=250, clip_frames=17, crop=96, batch_video=3, batch_image=2, perceptual_frames=2
             ),
         ),
         losses=LossWeights(perceptual=0.1, image=0.15),
