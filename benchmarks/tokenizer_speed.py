@@ -1,7 +1,7 @@
 """Speed and memory of the shipped tokenizers: python -m benchmarks.tokenizer_speed
 
-Frames per second of encoding and decoding 128x128 in pieces of 16 frames, medians of interleaved rounds, and the growth of
-resident memory between 500 and 10,000 streamed frames. Writes benchmarks/tokenizer_speed.json.
+Frames per second of encoding and decoding 128x128 in pieces of 16 frames, medians of interleaved rounds, and the growth
+of resident memory between 500 and 10,000 streamed frames. Writes benchmarks/tokenizer_speed.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Damaged media and token files: anything but a named error or a clean result is a bug. python -m tests.fuzz --minutes 2"""
+"""Damaged media and token files: anything but a named error or a clean result is a bug.
+
+python -m tests.fuzz --minutes 2
+"""
 
 from __future__ import annotations
 
