@@ -8,10 +8,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -90,6 +93,7 @@ class Trainer:
         total = self.config.total_steps
         vocab_size = self.model.quantizer.vocab_size
         self.progress = Progress(self.folder, total, self.counters.step, vocab_size=vocab_size)
+        before = _terminate_like_interrupt()
         try:
             while self.counters.step < total:
                 stage = self.config.stage_at(self.counters.step)
@@ -100,6 +104,8 @@ class Trainer:
             # After an interrupt too: the counters only move once a step is complete.
             self.save()
             self.progress.close()
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
         return self.average
 
     def _run_stage(self, stage: StageConfig, deadline: float | None) -> None:
@@ -264,6 +270,17 @@ class Trainer:
         if self.config.losses.perceptual and self.rank == 0:
             print("no perceptual network given: training with 1 - MS-SSIM instead (docs/data.md says where to get one)")
         return ms_ssim_loss_B
+
+
+def _terminate_like_interrupt() -> Any:
+    """Let SIGTERM save and stop as Ctrl-C does; only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def stop(_signal: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    return signal.signal(signal.SIGTERM, stop)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -176,3 +176,20 @@ def test_a_damaged_state_is_refused_with_a_remedy(tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         Trainer(tiny_config(), [pack], tmp_path / "out")
+
+
+def test_sigterm_saves_and_stops(tmp_path: Path) -> None:
+    tiny_pack(tmp_path)
+    trainer = Trainer(tiny_config(save_every=1000), [Pack.open(tmp_path / "pack")], tmp_path / "out")
+    honest = trainer._step
+
+    def terminated(stage: StageConfig, step: int, clips: list[torch.Tensor | None]) -> str | None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(stage, step, clips)
+
+    trainer._step = terminated  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert trainer.counters.step == 3
+    assert Trainer(tiny_config(save_every=1000), [Pack.open(tmp_path / "pack")], tmp_path / "out").counters.step == 3
