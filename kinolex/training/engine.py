@@ -11,7 +11,8 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -93,19 +94,17 @@ class Trainer:
         total = self.config.total_steps
         vocab_size = self.model.quantizer.vocab_size
         self.progress = Progress(self.folder, total, self.counters.step, vocab_size=vocab_size)
-        before = _terminate_like_interrupt()
-        try:
-            while self.counters.step < total:
-                stage = self.config.stage_at(self.counters.step)
-                self._run_stage(stage, deadline)
+        with stop_requests() as stop:
+            self._stop = stop
+            while self.counters.step < total and not stop.is_set():
+                self._run_stage(self.config.stage_at(self.counters.step), deadline)
                 if deadline is not None and time.monotonic() > deadline:
                     break
-        finally:
-            # After an interrupt too: the counters only move once a step is complete.
+            # Only here, between steps: a state saved in the middle of one could not be resumed to the same bits.
             self.save()
             self.progress.close()
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            if stop.is_set():
+                raise KeyboardInterrupt
         return self.average
 
     def _run_stage(self, stage: StageConfig, deadline: float | None) -> None:
@@ -148,7 +147,7 @@ class Trainer:
                 ended = self.counters.step >= self.config.total_steps
                 if ended or self.config.stage_at(self.counters.step) is not stage:
                     return
-                if deadline is not None and time.monotonic() > deadline:
+                if self._stop.is_set() or (deadline is not None and time.monotonic() > deadline):
                     return
         finally:
             batches.close()  # type: ignore[attr-defined]
@@ -272,15 +271,28 @@ class Trainer:
         return ms_ssim_loss_B
 
 
-def _terminate_like_interrupt() -> Any:
-    """Let SIGTERM save and stop as Ctrl-C does; only the main thread may set handlers."""
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set instead of interrupting at once; a second one interrupts.
+
+    Only the main thread may set handlers; elsewhere the event is never set.
+    """
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        return None
+        yield stop
+        return
 
-    def stop(_signal: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
+    def ask(_signal: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
 
-    return signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -178,18 +178,22 @@ def test_a_damaged_state_is_refused_with_a_remedy(tmp_path: Path) -> None:
         Trainer(tiny_config(), [pack], tmp_path / "out")
 
 
-def test_sigterm_saves_and_stops(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_stops(tmp_path: Path, number: signal.Signals) -> None:
     tiny_pack(tmp_path)
+    straight = run_in_process(tmp_path, tmp_path / "straight")
     trainer = Trainer(tiny_config(save_every=1000), [Pack.open(tmp_path / "pack")], tmp_path / "out")
     honest = trainer._step
 
-    def terminated(stage: StageConfig, step: int, clips: list[torch.Tensor | None]) -> str | None:
+    def signalled(stage: StageConfig, step: int, clips: list[torch.Tensor | None]) -> str | None:
         if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return honest(stage, step, clips)
 
-    trainer._step = terminated  # type: ignore[method-assign]
+    trainer._step = signalled  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    assert trainer.counters.step == 3
-    assert Trainer(tiny_config(save_every=1000), [Pack.open(tmp_path / "pack")], tmp_path / "out").counters.step == 3
+
+    assert trainer.counters.step == 4
+    resumed = run_in_process(tmp_path, tmp_path / "out")
+    assert torch.equal(resumed.model.decoder.out.weight, straight.model.decoder.out.weight)
