@@ -1,13 +1,11 @@
 """A trained network as a folder: config.json, model.safetensors and a card (README.md).
 
-    folder/config.json        what to build: {"format", "config": {"type": "AutoencoderConfig", ...}, "fingerprint",
-    "extra"}
+    folder/config.json        what to build: {"format", "fingerprint", "config": {"type": ..., ...}, "extra"}
     folder/model.safetensors  the weights, and nothing that could run
     folder/README.md          the card: data, recipe, commit, measured results
 
 The fingerprint is a hash over the config and the stored weights; tokens carry it. Loading refuses what it does not
-recognise:
-unknown classes or fields, missing or foreign tensors, pickles, truncated files.
+recognise: unknown classes or fields, values of another type, missing or foreign tensors, pickles, truncated files.
 """
 
 from __future__ import annotations
@@ -16,16 +14,19 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kinolex.errors import CheckpointError, ConfigError, MissingFile
+from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
 from kinolex.tokenizers.video import VideoTokenizer
@@ -45,40 +46,33 @@ def save(
     extra: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """Write a network; an existing folder is replaced whole, so an interrupt leaves the old or the new one.
+    """Write a network. An existing checkpoint is replaced whole: an interrupt leaves the old one or the new one.
 
     Args:
-        folder: where; made if missing.
+        folder: where; made if missing. A folder that holds anything but a checkpoint is refused, not replaced.
         model: its config and weights are stored.
         card: Markdown for people: data, recipe, commit, results.
-        extra: anything else for config.json that JSON can hold.
-        dtype: of the stored floating-point weights; torch.bfloat16 halves the file.
+        extra: anything else for config.json that JSON can hold; not part of the fingerprint.
+        dtype: of the stored floating-point weights; torch.bfloat16 halves the file. Loading gives float32 again.
 
     Returns:
-        The fingerprint.
+        The fingerprint, over the weights as stored.
+
+    Raises:
+        UsageError: the folder holds other files.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     weights = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().contiguous().cpu()
         for name, tensor in model.state_dict().items()
     }
     config = to_json(model.config)
     digest = fingerprint(config, weights)
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(weights, temporary / WEIGHTS, {"format": FORMAT, "fingerprint": digest})
     description = {"format": FORMAT, "fingerprint": digest, "config": config, "extra": extra or {}}
-    (temporary / CONFIG).write_text(json.dumps(description, indent=2) + "\n")
-    (temporary / CARD).write_text(card)
-    if folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, folder)
+    with _replacing(folder) as temporary:
+        save_file(weights, temporary / WEIGHTS, {"format": FORMAT, "fingerprint": digest})
+        (temporary / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        (temporary / CARD).write_text(card, encoding="utf-8")
     return digest
 
 
@@ -90,6 +84,7 @@ def load(folder: str | Path) -> VideoTokenizer:
         CheckpointError: the files are damaged, foreign, or do not belong together.
     """
     folder = Path(folder)
+    _recover(folder)
     description = read_description(folder)
     weights = _read_weights(folder / WEIGHTS)
     config = from_json(description["config"])
@@ -97,16 +92,12 @@ def load(folder: str | Path) -> VideoTokenizer:
         raise CheckpointError(f"{folder} describes a {type(config).__name__}, which is no tokenizer")
     if fingerprint(description["config"], weights) != description["fingerprint"]:
         raise CheckpointError(
-            f"{folder}: {WEIGHTS} and {CONFIG} do not belong together (the fingerprint differs); fetch or save "
-            f"both again"
+            f"{folder}: {WEIGHTS} and {CONFIG} do not belong together (the fingerprint differs); fetch or save both "
+            "again"
         )
+    _check_fit(folder, config, weights)
     model = Autoencoder3D(config)
-    try:
-        model.load_state_dict(
-            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-        )
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder}: the weights do not fit the config: {error}") from error
+    model.load_state_dict(weights)
     return VideoTokenizer(model, description["fingerprint"])
 
 
@@ -116,9 +107,9 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFile(f"{folder} holds no {CONFIG}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     try:
-        description = json.loads(path.read_text())
+        description = json.loads(path.read_text(encoding="utf-8"))
         complete = {"format", "fingerprint", "config"} <= description.keys()
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint's description: {error}") from error
     if not complete or description["format"] != FORMAT:
         raise CheckpointError(f"{path} is not of format {FORMAT}; it was written by something else or another version")
@@ -146,22 +137,97 @@ def to_json(config: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """The inverse of to_json. Raises CheckpointError for classes or fields that this version does not know."""
+    """The inverse of to_json. Raises CheckpointError for classes, fields or values that this version does not know."""
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
     if not isinstance(value, dict):
         return value
-    cls = CLASSES.get(value.get("type", ""))
+    name = value.get("type")
+    cls = CLASSES.get(name) if isinstance(name, str) else None
     if cls is None:
-        raise CheckpointError(f"unknown config type {value.get('type')!r}; this version knows {', '.join(CLASSES)}")
+        raise CheckpointError(f"unknown config type {name!r}; this version knows {', '.join(CLASSES)}")
     given = {name: from_json(item) for name, item in value.items() if name != "type"}
-    unknown = given.keys() - {field.name for field in fields(cls)}
+    hints = get_type_hints(cls)
+    unknown = given.keys() - hints.keys()
     if unknown:
         raise CheckpointError(f"{cls.__name__} has no fields {sorted(unknown)}; the checkpoint is of a newer version")
+    for name, item in given.items():
+        if not _is_of_type(item, hints[name]):
+            raise CheckpointError(f"{cls.__name__}.{name} cannot be {item!r}; the checkpoint is damaged or foreign")
     try:
         return cls(**given)
-    except (TypeError, ConfigError) as error:
+    except (ArithmeticError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"the stored {cls.__name__} is incomplete or impossible: {error}") from error
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is what a config's annotation asks for; a bool is no int, an int is a float."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_is_of_type(value, argument) for argument in arguments)
+    if origin is Literal:
+        return any(value == argument and type(value) is type(argument) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[-1] is Ellipsis:
+            return all(_is_of_type(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_is_of_type, value, arguments))
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _check_fit(folder: Path, config: AutoencoderConfig, weights: dict[str, Tensor]) -> None:
+    """Compare the weights with the network that the config asks for, before any memory is given to it."""
+    blocks = sum(config.encoder_blocks) + sum(config.decoder_blocks) + 2 * config.middle_blocks
+    if blocks > len(weights):  # a block owns several tensors; a config that asks for a million is not built to find out
+        raise CheckpointError(f"{folder}: {CONFIG} asks for {blocks} blocks but {WEIGHTS} has {len(weights)} tensors")
+    try:
+        with torch.device("meta"):
+            wanted = Autoencoder3D(config).state_dict()
+    except (ConfigError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: no network can be built as {CONFIG} says: {error}") from error
+    for problem, names in (
+        ("lacks", wanted.keys() - weights.keys()),
+        ("has foreign", weights.keys() - wanted.keys()),
+        ("has misshapen", {name for name in wanted.keys() & weights.keys() if not _alike(wanted[name], weights[name])}),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise CheckpointError(f"{folder}: {WEIGHTS} {problem} tensors for its {CONFIG}: {shown}")
+
+
+def _alike(wanted: Tensor, stored: Tensor) -> bool:
+    return wanted.shape == stored.shape and wanted.is_floating_point() == stored.is_floating_point()
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` when all went well and vanishes when not."""
+    _recover(folder)
+    if folder.exists() and not (
+        folder.is_dir() and {item.name for item in folder.iterdir()} <= {CONFIG, WEIGHTS, CARD}
+    ):
+        raise UsageError(f"{folder} exists and holds other things than a checkpoint; give a new folder")
+    temporary, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _recover(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Finish what a save that died between its two renames left: the old checkpoint under another name."""
+    old = folder.with_name(folder.name + ".old") if folder.name else folder
+    if not folder.exists() and (old / CONFIG).is_file():
+        os.replace(old, folder)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import kinolex
 from kinolex import checkpoint, hub
-from kinolex.errors import CheckpointError, MissingFile, UnknownModel
+from kinolex.errors import CheckpointError, MissingFile, UnknownModel, UsageError
 from kinolex.tokenizers import magvit, magvit2
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig
@@ -105,6 +109,75 @@ def test_foreign_damaged_and_mismatching_files_are_refused(folder: Path) -> None
     config.write_text(good_config)
     with pytest.raises(MissingFile):
         checkpoint.load(folder)
+
+
+def rewrite(folder: Path, edit: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+    """Change config and weights as another program might: consistently, with a fresh fingerprint."""
+    path = folder / "config.json"
+    description, weights = json.loads(path.read_text()), load_file(folder / "model.safetensors")
+    edit(description["config"], weights)
+    description["fingerprint"] = checkpoint.fingerprint(description["config"], weights)
+    path.write_text(json.dumps(description))
+    save_file(weights, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda config, _: config.update(causal="yes"), "causal cannot be 'yes'"),
+        (lambda config, _: config.update(channels=[8, 8.0]), "channels cannot be"),
+        (lambda config, _: config.update(quantizer=None), "quantizer cannot be None"),
+        (lambda config, _: config.update(norm_groups=0), "incomplete or impossible"),
+        (lambda config, _: config.pop("down"), "incomplete or impossible"),
+        (lambda config, _: config.update(encoder_blocks=[10**9, 1]), "asks for 1000000005 blocks"),
+        (lambda config, _: config.update(channels=[2**20, 2**20]), "misshapen"),
+        (lambda config, _: config.update(quantizer=checkpoint.to_json(LFQConfig(num_bits=3))), "misshapen"),
+        (lambda _, weights: weights.pop("decoder.out.bias"), "lacks tensors for its config.json: decoder.out.bias"),
+        (lambda _, weights: weights.update(extra=torch.zeros(1)), "foreign tensors for its config.json: extra"),
+        (lambda _, weights: weights.update({"decoder.out.bias": torch.zeros(2)}), "misshapen"),
+        (lambda _, weights: weights.update({"decoder.out.bias": torch.zeros(3).int()}), "misshapen"),
+    ],
+)
+def test_what_another_program_wrote_wrongly_is_refused_before_it_is_built(
+    folder: Path, edit: Callable[..., None], message: str
+) -> None:
+    rewrite(folder, edit)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(folder)
+
+
+def test_an_interrupted_save_leaves_the_old_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = checkpoint.load(folder).fingerprint
+    rename, calls = os.replace, []
+
+    def stop_at(call: int) -> Callable[[str, str], None]:
+        def replace_or_stop(source: str, target: str) -> None:
+            calls.append(target)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            rename(source, target)
+
+        return replace_or_stop
+
+    for call in (1, 2):
+        calls.clear()
+        monkeypatch.setattr(os, "replace", stop_at(call))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(folder, Autoencoder3D(TINY), card="")
+        monkeypatch.setattr(os, "replace", rename)
+        assert checkpoint.load(folder).fingerprint == before
+        assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+    # Killed between the two renames, with no chance to clean up.
+    os.replace(folder, folder.with_name("tiny.old"))
+    assert checkpoint.load(folder).fingerprint == before
+
+
+def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="other things"):
+        checkpoint.save(tmp_path / "results", Autoencoder3D(TINY), card="")
+    assert (tmp_path / "results" / "thesis.tex").read_text() == "years of work"
 
 
 def test_names_folders_and_unknown_names(folder: Path) -> None:
