@@ -1,8 +1,9 @@
 """The verbs, composed of the rooms below: nothing here computes.
 
     roundtrip   file -> tokens -> file      encode   file -> token file      decode   token file -> file
+    info        file, token file or model -> what it is
 
-All of them stream: memory does not grow with the length of the video.
+The first three stream: memory does not grow with the length of the video.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kinolex import checkpoint, hub
 from kinolex.data.token_store import load_tokens, save_tokens
 from kinolex.errors import UsageError
-from kinolex.media import VideoReader, VideoWriter, resize_frames, write
+from kinolex.media import VideoReader, VideoWriter, probe, resize_frames, write
 from kinolex.media.sound import track_of
 from kinolex.metrics import PSNR_CAP_DB
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Extent, Sound, Tokens
 
+TOKEN_SUFFIX = ".safetensors"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 OnFrames = Callable[[int, int | None], None]
@@ -54,6 +57,7 @@ class Report:
     token_bits_per_pixel: float
     """Raw: log2 of the vocabulary times the tokens, over the pixels of the clip; no entropy coding."""
     psnr_db: float
+    """Of all pixels of all frames, against the frames that were encoded (scaled ones, where `lines` scaled them)."""
     seconds: float
     frames_per_second: float
 
@@ -111,10 +115,12 @@ def roundtrip(
         on_frames: called as frames are finished.
 
     Raises:
+        UsageError: `lines` below 1, or the target is the source.
         KinolexError: of the media and tokenizer layers; no partial target is left.
     """
     source, target = Path(source), Path(target)
     _refuse_same(source, target)
+    _check_lines(lines)
     began, passing = time.monotonic(), _Passing()
     with VideoReader(source) as reader:
         sound = _sound_of(source, reader)
@@ -150,9 +156,11 @@ def encode(
     lines: int | None = None,
     on_frames: OnFrames = _silent,
 ) -> Tokens:
-    """A media file into a token file; sound is not stored. Arguments and errors as of roundtrip."""
+    """A media file into a token file (.safetensors); sound is not stored. Arguments and errors as of roundtrip."""
     source, target = Path(source), Path(target)
-    _refuse_same(source, target)
+    if target.suffix.lower() != TOKEN_SUFFIX:
+        raise UsageError(f"tokens are written as {TOKEN_SUFFIX}, got {target}; name it {target.stem}{TOKEN_SUFFIX}")
+    _check_lines(lines)
     ids, extent, frames = [], None, 0
     with VideoReader(source) as reader:
         for piece in tokenizer.encode_stream(_scaled(reader, lines)):
@@ -174,16 +182,65 @@ def decode(
     sound_from: str | Path | None = None,
     on_frames: OnFrames = _silent,
 ) -> Extent:
-    """A token file into a media file, with the sound of another file if one is given."""
+    """A token file into a media file, with the sound of another file if one is given.
+
+    Raises:
+        UsageError: sound_from holds no sound, or is the target.
+        KinolexError: of the media and tokenizer layers; no partial target is left.
+    """
     tokens = load_tokens(source)
     sound = None
     if sound_from is not None:
+        _refuse_same(Path(sound_from), Path(target))
         with VideoReader(sound_from) as reader:
             sound = _sound_of(Path(sound_from), reader)
         if sound is None:
             raise UsageError(f"--sound-from {sound_from} holds no sound; leave the option out")
     decoded = tokenizer.decode_stream([tokens])
     return _write_stream(_reported(decoded, tokens.extent.frames, on_frames), Path(target), sound)
+
+
+def info(source: str | Path) -> dict[str, Any]:
+    """What a media file, a token file, a checkpoint folder or a model name is: "kind" and facts that JSON can hold.
+
+    Raises:
+        KinolexError: it is none of these, or damaged.
+    """
+    path = Path(source)
+    if path.is_file() and path.suffix.lower() == TOKEN_SUFFIX:
+        return {"kind": "tokens", **describe_tokens(load_tokens(path))}
+    if path.is_file() or (path.suffix and not path.is_dir()):
+        facts = probe(path)  # raises the named error for a file that is not there
+        values = {name: getattr(facts, name) for name in facts.__slots__}
+        plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in values.items()}
+        return {"kind": "media", **plain}
+    return {"kind": "model", **_describe_model(hub.locate(source))}
+
+
+def describe_tokens(tokens: Tokens) -> dict[str, Any]:
+    """Facts of tokens that JSON can hold."""
+    extent = tokens.extent
+    return {
+        "tokens": tokens.num_tokens,
+        "grid": "x".join(str(size) for size in tokens.ids_Qthw.shape),
+        "tokenizer": tokens.tokenizer,
+        "frames": extent.frames,
+        "size": f"{extent.width}x{extent.height}",
+        "fps": str(extent.fps),
+    }
+
+
+def _describe_model(folder: Path) -> dict[str, Any]:
+    tokenizer = checkpoint.load(folder)
+    return {
+        "folder": str(folder),
+        "fingerprint": tokenizer.fingerprint,
+        "pixels_per_token": "x".join(str(size) for size in tokenizer.pixels_per_token),
+        "vocab_size": tokenizer.vocab_size,
+        "levels": tokenizer.num_levels,
+        "causal": tokenizer.config.causal,
+        "parameters": sum(parameter.numel() for parameter in tokenizer.model.parameters()),
+    }
 
 
 def _scaled(reader: VideoReader, lines: int | None) -> Iterator[Clip]:
@@ -225,6 +282,11 @@ def _write_stream(clips: Iterator[Clip], target: Path, sound: Sound | None) -> E
     return replace(first.extent, frames=frames)
 
 
+def _check_lines(lines: int | None) -> None:
+    if lines is not None and lines < 1:
+        raise UsageError(f"lines must be at least 1, got {lines}; leave it out to keep the size")
+
+
 def _refuse_same(source: Path, target: Path) -> None:
     if target.exists() and source.exists() and source.samefile(target):
-        raise UsageError(f"{source} would be overwritten by its own result; give another name for the result")
+        raise UsageError(f"{source} would be overwritten by the result; give the result another name")

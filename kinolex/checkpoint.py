@@ -23,7 +23,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
@@ -70,7 +71,8 @@ def save(
     digest = fingerprint(config, weights)
     description = {"format": FORMAT, "fingerprint": digest, "config": config, "extra": extra or {}}
     with _replacing(folder) as temporary:
-        save_file(weights, temporary / WEIGHTS, {"format": FORMAT, "fingerprint": digest})
+        # Not save_file, whose files only their owner may read.
+        (temporary / WEIGHTS).write_bytes(serialise(weights, {"format": FORMAT, "fingerprint": digest}))
         (temporary / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
     return digest

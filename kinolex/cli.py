@@ -1,6 +1,6 @@
 """The verbs as commands: parse, call kinolex.api, print. torch is imported when a command runs, not before.
 
-Exit codes: 0 done, 2 bad input or usage, 130 interrupted.
+Exit codes: 0 done, 1 an examination found something wrong (doctor, data check), 2 bad input or usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import tyro
 Source = Annotated[Path, tyro.conf.Positional]
 Target = Annotated[Path, tyro.conf.Positional]
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+
 app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
 eval_app = tyro.extras.SubcommandApp()
@@ -24,7 +26,11 @@ eval_app = tyro.extras.SubcommandApp()
 
 @app.command
 def demo(
-    out: Path = Path("out/demo"), file: Path | None = None, model: str = "video-nano", device: str = "cpu"
+    out: Path = Path("out/demo"),
+    file: Path | None = None,
+    model: str = "video-nano",
+    device: str = "cpu",
+    json: bool = False,
 ) -> None:
     """A clip with sound into tokens and back, with a report to look at. Needs no data.
 
@@ -35,12 +41,13 @@ def demo(
         file: a video of yours; without one a procedural world is rendered.
         model: shipped name, folder, or hub repository.
         device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
     """
     from kinolex.demo import run_demo
 
     with _frames_bar("demo") as bar:
-        page = run_demo(out, _load(model, device), model_name=model, file=file, on_frames=bar)
-    print(f"look at {page}")
+        page, report = run_demo(out, _load(model, device), model_name=model, file=file, on_frames=bar)
+    _show({**report.as_dict(), "page": str(page)}, json)
 
 
 @app.command
@@ -96,7 +103,7 @@ def encode(
 
     with _frames_bar(source.name) as bar:
         tokens = api.encode(source, target, _load(model, device), lines=lines, on_frames=bar)
-    _show({"file": str(target), **_describe_tokens(tokens)}, json)
+    _show({"file": str(target), **api.describe_tokens(tokens)}, json)
 
 
 @app.command
@@ -138,7 +145,9 @@ def info(source: Annotated[str, tyro.conf.Positional], json: bool = False) -> No
         source: a file, a checkpoint folder, or a shipped name.
         json: print it as JSON.
     """
-    _show(_describe(source), json)
+    from kinolex import api
+
+    _show(api.info(source), json)
 
 
 @app.command
@@ -149,6 +158,7 @@ def train(
     minutes: float | None = None,
     device: str = "cpu",
     cache: Path | None = None,
+    json: bool = False,
 ) -> None:
     """Train what a recipe describes, or go on where an earlier call stopped.
 
@@ -161,14 +171,16 @@ def train(
         minutes: stop cleanly after this long; call again to go on.
         device: cpu, cuda, cuda:1, mps.
         cache: where packs are kept; out/packs by default.
+        json: print where the weights are as JSON; the progress goes to out/log.jsonl in any case.
     """
     from kinolex.data.worlds import render_frames
     from kinolex.training.recipes import train_from_recipe
 
+    _check_device(device)
     weights = train_from_recipe(
         recipe, data, out, minutes=minutes, device=device, cache=cache, render_world=render_frames
     )
-    print(f"weights in {weights}")
+    _show({"weights": str(weights)}, json)
 
 
 @app.command
@@ -246,7 +258,12 @@ def index(folder: Source, split: str | None = None) -> None:
 
 @data_app.command
 def pack(
-    folder: Source, target: Target, lines: int = 128, max_frames: int | None = None, split: str | None = None
+    folder: Source,
+    target: Target,
+    lines: int = 128,
+    max_frames: int | None = None,
+    split: str | None = None,
+    json: bool = False,
 ) -> None:
     """Decode a collection once to training resolution.
 
@@ -258,16 +275,19 @@ def pack(
         lines: short side of the stored frames.
         max_frames: keep only the first frames of long videos.
         split: only this split.
+        json: print what was packed as JSON.
     """
     from kinolex.data.index import scan
     from kinolex.data.packs import build_pack
 
     built = build_pack(scan(folder, split=split), target, lines=lines, max_frames=max_frames)
-    print(f"{len(built)} items, {built.num_frames} frames in {target}")
+    _show({"pack": str(target), "items": len(built), "frames": built.num_frames}, json)
 
 
 @data_app.command
-def worlds(target: Target, seed: int = 0, frames: int = 49, height: int = 128, width: int = 128) -> None:
+def worlds(
+    target: Target, seed: int = 0, frames: int = 49, height: int = 128, width: int = 128, json: bool = False
+) -> None:
     """Render a procedural world with sound and print its caption.
 
     Example: kinolex data worlds world.mp4 --seed 7
@@ -278,13 +298,14 @@ def worlds(target: Target, seed: int = 0, frames: int = 49, height: int = 128, w
         frames: at 24 frames per second.
         height: rows of pixels.
         width: columns of pixels.
+        json: print caption and label as JSON.
     """
     from kinolex.data.worlds import WorldConfig, render
     from kinolex.media import write
 
     world = render(seed, WorldConfig(frames=frames, height=height, width=width))
     write(world.clip, target)
-    print(world.caption)
+    _show({"file": str(target), "caption": world.caption, "label": world.label}, json)
 
 
 @eval_app.command
@@ -364,58 +385,29 @@ def _run(commands: tyro.extras.SubcommandApp, arguments: list[str], name: str) -
         print("kinolex: interrupted; nothing half-written was left", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        sys.stdout = None  # the reader of our output has left, e.g. `| head`; nobody to tell
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"kinolex: {error.filename}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
+        return 2
     return 0
 
 
 def _load(model: str, device: str) -> Any:
     from kinolex import hub
 
+    _check_device(device)
     return hub.load(model).to(device)
 
 
-def _describe(source: str) -> dict[str, Any]:
-    from kinolex import checkpoint, hub
-    from kinolex.data.token_store import load_tokens
-    from kinolex.media import probe
+def _check_device(device: str) -> None:
+    """Names only; whether it can be used is found out by using it."""
+    from kinolex.errors import UsageError
 
-    path = Path(source)
-    if path.is_file():
-        if path.suffix == ".safetensors":
-            return {"kind": "tokens", **_describe_tokens(load_tokens(path))}
-        facts = probe(path)
-        return {"kind": "media"} | {name: _plain(getattr(facts, name)) for name in facts.__slots__}
-    if path.suffix and not path.is_dir():
-        probe(path)  # raises the named error for a file that is not there
-    folder = hub.locate(source)
-    tokenizer = checkpoint.load(folder)
-    time, rows, columns = tokenizer.pixels_per_token
-    return {
-        "kind": "model",
-        "folder": str(folder),
-        "fingerprint": tokenizer.fingerprint,
-        "pixels_per_token": f"{time}x{rows}x{columns}",
-        "vocab_size": tokenizer.vocab_size,
-        "levels": tokenizer.num_levels,
-        "causal": tokenizer.config.causal,
-        "parameters": sum(parameter.numel() for parameter in tokenizer.model.parameters()),
-    }
-
-
-def _describe_tokens(tokens: Any) -> dict[str, Any]:
-    extent = tokens.extent
-    return {
-        "tokens": tokens.num_tokens,
-        "grid": "x".join(str(size) for size in tokens.ids_Qthw.shape),
-        "tokenizer": tokens.tokenizer,
-        "frames": extent.frames,
-        "size": f"{extent.width}x{extent.height}",
-        "fps": str(extent.fps),
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float, bool, str, type(None))) else str(value)
+    if device.partition(":")[0] not in DEVICES:
+        raise UsageError(f"no device {device!r}; give one of {', '.join(DEVICES)}, with an index such as cuda:1")
 
 
 def _json(value: Any) -> str:
@@ -444,15 +436,20 @@ def _frames_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
         TextColumn("frames {task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-        task = progress.add_task(title, total=None, rate="")
+    progress = Progress(*columns, console=Console(stderr=True), transient=False)
+    task = progress.add_task(title, total=None, rate="")
 
-        def on_frames(done: int, total: int | None) -> None:
-            speed = progress.tasks[task].speed
-            rate = f"{speed:.0f}/s" if speed else ""
-            progress.update(task, completed=done, total=total, rate=rate)
+    def on_frames(done: int, total: int | None) -> None:
+        progress.start()  # not before the first frames are through: a refused file gives its message and no bar
+        speed = progress.tasks[task].speed
+        rate = f"{speed:.0f}/s" if speed else ""
+        progress.update(task, completed=done, total=total, rate=rate)
 
+    try:
         yield on_frames
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 if __name__ == "__main__":

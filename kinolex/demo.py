@@ -27,12 +27,13 @@ from kinolex.evaluation.page import (
     table,
     write_text,
 )
-from kinolex.media import read, write
+from kinolex.media import probe, read, write
 from kinolex.metrics import codebook_perplexity, psnr_db, ssim
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Tokens
 
-WORLD_SEED = 7
+WORLD_SEED = 15
+"""Two bodies that bounce, heard."""
 WORLD = WorldConfig(frames=73, height=128, width=128, fps=Fraction(24))
 SHOWN_FRAMES = 5
 ANIMATED_FRAMES = 73
@@ -45,17 +46,19 @@ def run_demo(
     model_name: str,
     file: str | Path | None = None,
     on_frames: Callable[[int, int | None], None] = lambda _done, _total: None,
-) -> Path:
-    """Write in.mp4, tokens.safetensors, out.mp4 and report.html into `out`; returns the report's path.
+) -> tuple[Path, api.Report]:
+    """Write in.mp4, tokens.safetensors, out.mp4 and report.html into `out`; returns the page's path and the figures.
 
     Args:
         out: made if missing.
-        file: a video to take instead of the world; it is used as it is.
+        file: a video to take instead of the world; it is read where it is, and no in.mp4 is written.
 
     Raises:
         KinolexError: of the layers it runs.
     """
     out = Path(out)
+    if file is not None:
+        probe(file)  # refuse what cannot be read before anything is made
     out.mkdir(parents=True, exist_ok=True)
     caption = "your file"
     if file is None:
@@ -64,7 +67,7 @@ def run_demo(
         caption = f"a procedural world: {world.caption}"
     else:
         source = Path(file)
-    api.encode(source, out / "tokens.safetensors", tokenizer)
+    api.encode(source, out / "tokens.safetensors", tokenizer, on_frames=on_frames)
     report = api.roundtrip(source, out / "out.mp4", tokenizer, model_name=model_name, on_frames=on_frames)
     tokens = load_tokens(out / "tokens.safetensors")
     original = read(source, max_frames=ANIMATED_FRAMES)
@@ -80,7 +83,7 @@ def run_demo(
         "The sound passed through untouched."
     )
     write_text(out / "report.html", page("kinolex demo", sections, lead=lead))
-    return out / "report.html"
+    return out / "report.html", report
 
 
 def _first(tokens: Tokens, clip: Clip) -> Tokens:

@@ -49,7 +49,7 @@ def load(name: str | Path = DEFAULT) -> VideoTokenizer:
 def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
     """Upload a checkpoint folder to the hub; returns its address. Needs `pip install kinolex[hub]` and a login."""
     checkpoint.load(folder)  # refuse to publish what could not be loaded
-    _require_hub()
+    _require_hub(f"pushing to {repository}")
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -59,7 +59,7 @@ def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
 
 
 def _fetch(repository: str) -> Path:
-    _require_hub()
+    _require_hub(f"there is no folder {repository!r} here; taking it for a hub repository")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -70,6 +70,6 @@ def _fetch(repository: str) -> Path:
         raise UnknownModel(f"{repository!r} is no folder here and cannot be fetched from the hub: {error}") from error
 
 
-def _require_hub() -> None:
+def _require_hub(purpose: str) -> None:
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise MissingExtra("a hub repository needs huggingface_hub: pip install 'kinolex[hub]'")
+        raise MissingExtra(f"{purpose} needs huggingface_hub: pip install 'kinolex[hub]'")

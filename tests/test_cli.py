@@ -163,9 +163,11 @@ def test_the_help_comes_within_a_second_and_imports_no_torch() -> None:
 
 
 def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, model: str) -> None:
-    frames_TCHW = torch.randint(0, 256, (400, 3, 256, 256), dtype=torch.uint8)
-    write(Clip(frames_TCHW, Fraction(25)), tmp_path / "long.gif")
-    command = [sys.executable, "-m", "kinolex", "roundtrip", "long.gif", "out.mp4", "--model", model]
+    generator = torch.Generator().manual_seed(0)
+    frames_TCHW = torch.randint(0, 256, (1200, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    frames_TCHW = frames_TCHW.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    write(Clip(frames_TCHW, Fraction(25)), tmp_path / "long.mp4")
+    command = [sys.executable, "-m", "kinolex", "roundtrip", "long.mp4", "out.webm", "--model", model]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("*out*")) and process.poll() is None and time.monotonic() < deadline:
@@ -173,4 +175,48 @@ def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, mod
     process.send_signal(signal.SIGINT)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130, message
-    assert {path.name for path in tmp_path.iterdir()} == {"long.gif"}
+    assert "interrupted" in message and "Traceback" not in message
+    assert {path.name for path in tmp_path.iterdir()} == {"long.mp4"}
+
+
+def test_a_refused_call_says_one_line_and_touches_nothing(
+    video: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, tokens = video.read_bytes(), tmp_path / "t.safetensors"
+    run("encode", video, tokens, "--model", model)
+    names = {path.name for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    for command, message in (
+        (("roundtrip", video, tmp_path / "o.mp4", "--lines", 0), "lines must be at least 1"),
+        (("encode", video, tmp_path / "o.mp4"), "tokens are written as .safetensors"),
+        (("decode", tokens, video, "--sound-from", video), "would be overwritten"),
+        (("decode", tokens, tmp_path / "o.mp4", "--sound-from", tokens), "not media"),
+        (("roundtrip", video, tmp_path / "o.mp4", "--device", "banana"), "no device 'banana'"),
+        (("demo", "--out", video), "File exists"),
+        (("demo", "--out", tmp_path / "demo", "--file", tmp_path / "missing.mp4"), "no file at"),
+    ):
+        assert run(*command, "--model", model) == 2
+        printed = capsys.readouterr().err.strip()
+        assert message in printed and printed.startswith("kinolex: ") and "\n" not in printed
+    assert {path.name for path in tmp_path.iterdir()} == names and video.read_bytes() == before
+
+
+def test_the_demo_leaves_video_tokens_and_a_page_that_needs_nothing_else(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert run("demo", "--out", out, "--model", model, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {path.name for path in out.iterdir()} == {"in.mp4", "out.mp4", "tokens.safetensors", "report.html"}
+    original, restored = read(out / "in.mp4"), read(out / "out.mp4")
+    assert restored.frames_TCHW.shape == original.frames_TCHW.shape and restored.sound is not None
+    assert original.sound is not None and float(original.sound.samples_CS.abs().max()) > 0.05
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{report['psnr_db']:.2f} dB" in page
+    assert 'src="data:' in page and 'src="http' not in page and "<link" not in page
+
+
+def test_a_reader_that_leaves_early_is_no_error(model: str) -> None:
+    command = f"{sys.executable} -m kinolex data --help | head -n 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stderr == ""

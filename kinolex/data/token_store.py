@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
 from kinolex.errors import KinolexError, MissingFile, TokenError
 from kinolex.types import Extent, Tokens
@@ -40,7 +40,8 @@ def save_tokens(tokens: Tokens, path: str | Path) -> None:
         raise MissingFile(f"the folder {path.parent} does not exist; make it first")
     temporary = path.with_name(f".{path.name}.part")
     try:
-        save_file({"ids": tokens.ids_Qthw.to(dtype).contiguous()}, temporary, metadata)
+        # Not save_file, whose files only their owner may read.
+        temporary.write_bytes(serialise({"ids": tokens.ids_Qthw.to(dtype).contiguous()}, metadata))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
