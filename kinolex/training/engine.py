@@ -204,6 +204,10 @@ class Trainer:
 
     def _to_pixels(self, clip_BCTHW: Tensor) -> Tensor:
         pixels_BCTHW = clip_BCTHW.to(self.device).float().div_(127.5).sub_(1.0)
+        model = self.config.model
+        if not model.causal and pixels_BCTHW.shape[2] == 1:
+            # A network of windows sees an image as one latent frame that stands still.
+            pixels_BCTHW = pixels_BCTHW.expand(-1, -1, model.time_factor, -1, -1)
         return pixels_BCTHW.contiguous(memory_format=torch.channels_last_3d)
 
     def _discard(self, what: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -197,3 +198,12 @@ def test_a_signal_finishes_the_step_saves_and_stops(tmp_path: Path, number: sign
     assert trainer.counters.step == 4
     resumed = run_in_process(tmp_path, tmp_path / "out")
     assert torch.equal(resumed.model.decoder.out.weight, straight.model.decoder.out.weight)
+
+
+def test_a_network_of_windows_trains_on_clips_and_images(tmp_path: Path) -> None:
+    tiny_pack(tmp_path)
+    stage = StageConfig(name="w", steps=2, clip_frames=8, crop=16, batch_video=1, batch_image=1, perceptual_frames=1)
+    config = tiny_config(model=replace(MODEL, causal=False), stages=(stage,))
+    trainer = Trainer(config, [Pack.open(tmp_path / "pack")], tmp_path / "out")
+    trainer.run()
+    assert trainer.counters.step == 2 and trainer.counters.skipped == 0
