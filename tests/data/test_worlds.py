@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kinolex.data.worlds import WorldConfig, measure, render, render_frames
-from kinolex.data.worlds.measure import accuracy, find_onsets
+from kinolex.data.worlds.accuracy import accuracy
+from kinolex.data.worlds.measure import find_onsets
 from kinolex.data.worlds.scene import ACTIONS, COLOURS, SHAPES, draw_scene, impacts
 from kinolex.errors import ConfigError
 from kinolex.media import read, write
