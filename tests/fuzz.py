@@ -1,88 +1,182 @@
-"""Damaged media and token files: anything but a named error or a clean result is a bug.
+"""Broken files at random: python -m tests.fuzz --minutes 2 [--seed N]
 
-python -m tests.fuzz --minutes 2
+Media, tokens, checkpoints, tables and packs are damaged (bytes flipped, cut, doubled, zeroed, numbers replaced) and
+read again. Anything but success or a KinolexError is a finding: the file is kept in out/fuzz and the exit code is 1.
+So is a result file left behind by a refused call, and memory beyond 8 GB.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
+import re
+import resource
+import shutil
 import sys
 import tempfile
 import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import torch
+import tyro
 
-from kinolex.data.token_store import load_tokens, save_tokens
+from kinolex import api, checkpoint, media
+from kinolex.data.index import scan
+from kinolex.data.packs import Pack, build_pack
+from kinolex.data.token_store import load_tokens
+from kinolex.data.worlds import WorldConfig, render
 from kinolex.errors import KinolexError
-from kinolex.media import probe, read, write
-from kinolex.tokenizers.base import IdentityTokenizer
-from kinolex.types import Clip, Sound
+from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
+from kinolex.tokenizers.quantizers import FSQConfig
+from kinolex.types import Clip
+
+MEMORY_BYTES = 8 * 2**30
+KEPT = Path("out/fuzz")
+NUMBERS = (b"0", b"-1", b"65536", b"99999999999999999999", b"1e400", b"null", b'"x"', b"[]", b"0.5")
 
 
-def seeds(folder: Path) -> list[Path]:
-    frames_TCHW = torch.randint(0, 256, (12, 3, 34, 46), dtype=torch.uint8)
-    sound = Sound(torch.sin(torch.arange(6000) / 9).unsqueeze(0) * 0.4, 12000)
-    clip = Clip(frames_TCHW, Fraction(25), sound)
-    for name in ("a.mp4", "a.webm", "a.gif"):
-        write(clip, folder / name)
-    for name in ("a.png", "a.jpg", "a.webp"):
-        write(Clip(frames_TCHW[:1], Fraction(1)), folder / name)
-    save_tokens(IdentityTokenizer().encode(clip), folder / "a.safetensors")
-    return sorted(folder.iterdir())
+@dataclass(frozen=True)
+class Arguments:
+    minutes: float = 2.0
+    seed: int = 0
 
 
-def damage(content: bytes, rng: random.Random) -> bytes:
-    data = bytearray(content)
-    kind = rng.randrange(4)
-    if kind == 0:
-        del data[rng.randrange(len(data)) :]
-    elif kind == 1:
-        for _ in range(rng.randrange(1, 20)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-    elif kind == 2:
-        start = rng.randrange(len(data))
-        del data[start : start + rng.randrange(1, 200)]
-    else:
-        start = rng.randrange(len(data))
-        data[start:start] = rng.randbytes(rng.randrange(1, 200))
-    return bytes(data)
+@dataclass(frozen=True)
+class Target:
+    file: Path
+    """The good file; its folder is copied, the copy's file is damaged."""
+    use: Callable[[Path], object]
+    """Reads the damaged file."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    rng, deadline = random.Random(options.seed), time.monotonic() + 60 * options.minutes
-    tried = refused = 0
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        sources = {path: path.read_bytes() for path in seeds(folder)}
-        while time.monotonic() < deadline:
-            path = rng.choice(list(sources))
-            broken = folder / f"broken{path.suffix}"
-            broken.write_bytes(damage(sources[path], rng))
-            tried += 1
+def targets(folder: Path) -> list[Target]:
+    """One good file of every kind, and what is done with it."""
+    world = render(3, WorldConfig(frames=9, height=48, width=64, fps=Fraction(24)))
+    torch.manual_seed(0)
+    config = AutoencoderConfig(
+        channels=(8, 8),
+        down=((4, 2),),
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1, 1),
+        middle_blocks=1,
+        quantizer=FSQConfig(levels=(8, 8)),
+        causal=True,
+        fold=4,
+        norm_groups=4,
+    )
+    checkpoint.save(folder / "model" / "m", Autoencoder3D(config), card="")
+    tokenizer = checkpoint.load(folder / "model" / "m")
+    found = []
+    for name in ("v.mp4", "v.webm", "v.gif", "i.png", "i.jpg", "i.webp", "s.wav", "s.flac"):
+        place = folder / name.replace(".", "_")
+        place.mkdir()
+        if name.startswith("s"):
+            assert world.clip.sound is not None
+            media.write_sound(world.clip.sound, place / name)
+            found.append(Target(place / name, media.read_sound))
+            continue
+        image = name.startswith("i")
+        media.write(Clip(world.clip.frames_TCHW[:1], Fraction(1)) if image else world.clip, place / name)
+        result = "out.png" if image else "out.mp4"
+        found.append(Target(place / name, lambda path, result=result: through(path, path.parent / result, tokenizer)))
+    (folder / "tokens").mkdir()
+    api.encode(folder / "v_mp4" / "v.mp4", folder / "tokens" / "t.safetensors", tokenizer)
+    found.append(Target(folder / "tokens" / "t.safetensors", lambda path: tokenizer.decode(load_tokens(path))))
+    found += [Target(folder / "model" / "m" / name, lambda path: checkpoint.load(path.parent)) for name in MODEL_FILES]
+    (folder / "table").mkdir()
+    shutil.copy(folder / "v_mp4" / "v.mp4", folder / "table" / "v.mp4")
+    (folder / "table" / "index.csv").write_text("file,split,label,caption\nv.mp4,train,falls,a red square falls\n")
+    found.append(Target(folder / "table" / "index.csv", lambda path: scan(path.parent)))
+    build_pack(scan(folder / "table"), folder / "pack" / "p", lines=32)
+    found.append(Target(folder / "pack" / "p" / "manifest.json", lambda path: read_pack(path.parent)))
+    return found
+
+
+MODEL_FILES = (checkpoint.CONFIG, checkpoint.WEIGHTS)
+
+
+def through(source: Path, target: Path, tokenizer: object) -> None:
+    try:
+        api.roundtrip(source, target, tokenizer)  # type: ignore[arg-type]
+    except KinolexError:
+        left = {path.name for path in source.parent.iterdir()} - {source.name}
+        if left:
+            raise RuntimeError(f"a refused call left {sorted(left)}") from None
+        raise
+
+
+def read_pack(folder: Path) -> None:
+    pack = Pack.open(folder)
+    for index in range(min(3, len(pack))):
+        int(pack.frames_THWC(index).sum())
+
+
+def damage(data: bytes, dice: random.Random) -> bytes:
+    """One to four random injuries."""
+    for _ in range(dice.randint(1, 4)):
+        if not data:
+            break
+        place, kind = dice.randrange(len(data)), dice.randrange(6)
+        length = min(len(data) - place, 2 ** dice.randrange(8))
+        if kind == 0:
+            data = data[:place] + bytes([data[place] ^ 1 << dice.randrange(8)]) + data[place + 1 :]
+        elif kind == 1:
+            data = data[:place]
+        elif kind == 2:
+            data = data[:place] + data[place : place + length] + data[place:]
+        elif kind == 3:
+            data = data[:place] + bytes(length) + data[place + length :]
+        elif kind == 4:
+            data = data[:place] + dice.randbytes(length) + data[place + length :]
+        elif numbers := list(re.finditer(rb"\d+", data[:65536])):
+            number = dice.choice(numbers)
+            data = data[: number.start()] + dice.choice(NUMBERS) + data[number.end() :]
+    return data
+
+
+def main(arguments: Arguments) -> int:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    dice, findings = random.Random(arguments.seed), 0
+    outcomes: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        good = Path(temporary) / "good"
+        good.mkdir()
+        all_targets = targets(good)
+        until = time.monotonic() + 60 * arguments.minutes
+        while time.monotonic() < until:
+            target = dice.choice(all_targets)
+            place = Path(temporary) / "bad"
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(target.file.parent, place)
+            file = place / target.file.name
+            file.write_bytes(damage(target.file.read_bytes(), dice))
+            kept = file.read_bytes()
             try:
-                if path.suffix == ".safetensors":
-                    load_tokens(broken)
-                else:
-                    probe(broken)
-                    read(broken)
+                target.use(file)
+                outcomes[f"{file.name} read"] += 1
             except KinolexError:
-                refused += 1
-            except Exception as error:
-                kept = Path("fuzz_failure" + path.suffix)
-                kept.write_bytes(broken.read_bytes())
-                print(f"{type(error).__name__}: {error}; the file is kept as {kept}")
-                sys.exit(1)
-            if tried % 200 == 0:
-                print(f"\r{tried} files, {refused} refused with a named error", end="", flush=True)
-    print(f"\r{tried} files, {refused} refused with a named error, nothing else happened")
+                outcomes[f"{file.name} refused"] += 1
+            except Exception:
+                findings += 1
+                KEPT.mkdir(parents=True, exist_ok=True)
+                (KEPT / f"{arguments.seed}-{findings}-{file.name}").write_bytes(kept)
+                print(f"finding {findings}: {KEPT}/{arguments.seed}-{findings}-{file.name}", file=sys.stderr)
+                traceback.print_exc()
+            if sys.stderr.isatty():
+                done, left = sum(outcomes.values()), max(0, round(until - time.monotonic()))
+                print(f"\r{done} files, {findings} findings, {left} s left ", end="", file=sys.stderr)
+    for name, count in sorted(outcomes.items()):
+        print(f"{count:7} {name}")
+    print(f"{sum(outcomes.values()) + findings} files, {findings} findings")
+    return int(findings > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(tyro.cli(Arguments)))
