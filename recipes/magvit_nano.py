@@ -17,10 +17,10 @@ def config() -> TrainConfig:
         data=("sequences", "clips", "street_cctv", "asl_gestures", "grid", "weizmann64", "bsds", "imagenet_samples"),
         stages=(
             StageConfig(
-                name="short", steps=900, clip_frames=8, crop=64, batch_video=10, batch_image=4, perceptual_frames=1
+                name="short", steps=850, clip_frames=8, crop=64, batch_video=10, batch_image=4, perceptual_frames=1
             ),
             StageConfig(
-                name="long", steps=200, clip_frames=16, crop=96, batch_video=3, batch_image=2, perceptual_frames=2
+                name="long", steps=170, clip_frames=16, crop=96, batch_video=3, batch_image=2, perceptual_frames=2
             ),
         ),
         losses=LossWeights(perceptual=0.1, image=0.15),
