@@ -27,14 +27,38 @@ def config() -> TrainConfig:
             "digits",
         ),
         stages=(
-            StageConfig(name="first", steps=1100, clip_frames=9, crop=64, batch_video=6, batch_image=4),
             StageConfig(
-                name="dense", steps=1000, clip_frames=9, crop=64, batch_video=12, batch_image=8, perceptual_frames=1
+                name="short",
+                steps=4200,
+                clip_frames=9,
+                crop=64,
+                batch_video=12,
+                batch_image=8,
+                image_every=4,
+                perceptual_frames=1,
             ),
             StageConfig(
-                name="long", steps=250, clip_frames=17, crop=96, batch_video=3, batch_image=2, perceptual_frames=2
+                name="long",
+                steps=2000,
+                clip_frames=17,
+                crop=64,
+                batch_video=6,
+                batch_image=8,
+                image_every=4,
+                perceptual_frames=2,
+            ),
+            StageConfig(
+                name="wide",
+                steps=500,
+                clip_frames=17,
+                crop=128,
+                batch_video=2,
+                batch_image=2,
+                image_every=4,
+                perceptual_frames=2,
             ),
         ),
-        losses=LossWeights(perceptual=0.1, image=0.15),
+        world_fraction=0.1,
+        losses=LossWeights(perceptual=0.15, image=0.3),
         optimizer=OptimizerConfig(muon_lr=0.04, adam_lr=2e-3),
     )

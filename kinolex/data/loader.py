@@ -42,6 +42,8 @@ class LoaderConfig:
     batch_video: int
     batch_image: int
     seed: int
+    image_every: int = 1
+    """Only every n-th batch has images: the first frame of a causal clip is an image already."""
     max_stride: int = 2
     """Frames are taken every 1..max_stride, so that slow and fast motion both occur."""
     half_scale: float = 0.25
@@ -50,8 +52,10 @@ class LoaderConfig:
     """Share of the video samples that are procedural worlds instead."""
 
     def __post_init__(self) -> None:
-        if self.clip_frames < 1 or self.crop < 8 or self.batch_video + self.batch_image < 1:
-            raise ConfigError(f"need clip_frames >= 1, crop >= 8 and a batch of at least one, got {self}")
+        if min(self.clip_frames, self.image_every) < 1 or self.crop < 8 or self.batch_video + self.batch_image < 1:
+            raise ConfigError(f"need clip_frames, image_every >= 1, crop >= 8 and a batch of at least one, got {self}")
+        if self.image_every > 1 and not self.batch_video:
+            raise ConfigError(f"image_every={self.image_every} leaves batches empty when there is no video in them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ class Loader:
     def batch(self, step: int) -> Batch:
         config = self.config
         video = self._draw("video", step, config.batch_video, config.clip_frames, self.video_slots)
-        images = self._draw("image", step, config.batch_image, 1, self.image_slots)
+        with_images = step % config.image_every == 0
+        images = self._draw("image", step, config.batch_image, 1, self.image_slots) if with_images else None
         return Batch(step, video, images)
 
     def iterate(self, start_step: int, *, ahead: int = 3) -> Iterator[Batch]:
@@ -119,6 +124,9 @@ class Loader:
         stop = threading.Event()
 
         def fill() -> None:
+            # A second team of OpenMP threads makes libgomp sleep between parallel regions where it would spin, and
+            # every step of the trainer a quarter slower.
+            torch.set_num_threads(1)
             step = start_step
             while not stop.is_set():
                 try:
@@ -188,7 +196,7 @@ class Loader:
 
 def _resized(frames_THWC: np.ndarray, side: int) -> np.ndarray:
     """Halve a cut of twice the side, or enlarge a source smaller than the crop, keeping its proportions by cropping."""
-    frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float()
+    frames_TCHW = torch.from_numpy(frames_THWC.copy()).permute(0, 3, 1, 2).float()
     height, width = frames_TCHW.shape[2:]
     if height >= 2 * side and width >= 2 * side:
         frames_TCHW = F.avg_pool2d(frames_TCHW, 2)

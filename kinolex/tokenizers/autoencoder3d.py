@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import Conv3d, DepthToSpace, SpaceToDepth, StreamCache, average_pool
-from kinolex.layers.norm import AdaptiveGroupNorm, VideoGroupNorm, norm_silu
+from kinolex.layers.norm import AdaptiveGroupNorm, PositionNorm, VideoGroupNorm, norm_silu
 from kinolex.tokenizers.quantizers import Quantized, QuantizerConfig, build_quantizer
 
 
@@ -51,6 +51,8 @@ class AutoencoderConfig:
     """pool: average pooling, nearest + convolution (MAGVIT). conv: strided, depth-to-space (MAGVIT-v2)."""
     adaptive_norm: bool = False
     """Scale and shift the decoder's features by statistics of the quantized latents (MAGVIT-v2)."""
+    norm: Literal["group", "position"] = "group"
+    """group: GroupNorm over each frame (causal) or clip. position: LayerNorm over the channels of each position."""
     norm_groups: int = 32
     time_kernel: Literal[1, 3] = 3
     """1 makes an image network, whose weights kinolex.tokenizers.inflation turns into a video network's."""
@@ -253,7 +255,9 @@ def _resample_kernel(config: AutoencoderConfig, time: int, space: int) -> tuple[
     return (3 if time > 1 else 1, 3 if space > 1 else 1, 3 if space > 1 else 1)
 
 
-def _norm(config: AutoencoderConfig, channels: int) -> VideoGroupNorm:
+def _norm(config: AutoencoderConfig, channels: int) -> VideoGroupNorm | PositionNorm:
+    if config.norm == "position":
+        return PositionNorm(channels)
     return VideoGroupNorm(config.norm_groups, channels, per_frame=config.causal)
 
 

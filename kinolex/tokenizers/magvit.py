@@ -3,7 +3,7 @@
     16 x 128 x 128 pixels -> 4 x 16 x 16 tokens of 10 bits
 
 Paper presets carry the published parameter counts (40.6M and 157.8M without the discriminator); nano and small keep
-the window, the padding and the quantizer and spend their arithmetic on folded pixels.
+the window, the padding and the quantizer, spend their arithmetic on folded pixels and normalise each position.
 
 Source: Yu et al. 2022, arXiv 2212.05199; layer list in papers.md section 2.2. Deviation: in time the first and last
 frames are repeated where the released configuration pads zeros, so that inflation is exact on still frames.
@@ -41,19 +41,20 @@ PRESETS: dict[str, AutoencoderConfig] = {
         quantizer=VQConfig(codebook_size=1024, dim=16),
         causal=False,
         fold=4,
+        norm="position",
         factorised=True,
     ),
     "nano": AutoencoderConfig(
         channels=(64, 128, 192, 256),
         down=((1, 2), (2, 1), (2, 1)),
-        encoder_blocks=(1, 1, 1, 2),
-        decoder_blocks=(2, 2, 2, 2),
+        encoder_blocks=(1, 2, 2, 1),
+        decoder_blocks=(2, 2, 3, 1),
         middle_blocks=1,
         quantizer=VQConfig(codebook_size=1024, dim=16),
         causal=False,
         fold=4,
+        norm="position",
         factorised=True,
-        norm_groups=16,
     ),
 }
 """Shapes by name."""

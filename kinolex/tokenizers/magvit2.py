@@ -4,9 +4,9 @@
 
 All changes over MAGVIT (papers.md section 4.2): causal padding, strided convolution down, depth-to-space up, temporal
 halving in the last stages, four residual blocks per stage, adaptive group norm, lookup-free quantization. Norms take
-the
-statistics of one frame, because GroupNorm over time would look ahead. nano and small fold 4x4 pixels first and
-factorise their convolutions: about one hundredth of the paper's arithmetic per pixel.
+the statistics of one frame, because GroupNorm over time would look ahead. nano and small fold 4x4 pixels first,
+factorise their convolutions and normalise each position by itself: about one hundredth of the paper's arithmetic per
+pixel.
 
 Source: Yu et al. 2023, arXiv 2310.05737. The paper prints no parameter count; ours follow from its table of changes.
 """
@@ -36,17 +36,19 @@ PRESETS: dict[str, AutoencoderConfig] = {
         quantizer=FSQConfig(levels=(8, 8, 8, 8, 8, 8)),
         causal=True,
         fold=4,
+        norm="position",
         factorised=True,
     ),
     "nano": AutoencoderConfig(
         channels=(64, 128, 192, 256),
         down=((1, 2), (2, 1), (2, 1)),
-        encoder_blocks=(1, 1, 1, 2),
-        decoder_blocks=(2, 2, 2, 2),
+        encoder_blocks=(1, 2, 2, 2),
+        decoder_blocks=(2, 2, 3, 2),
         middle_blocks=1,
         quantizer=FSQConfig(levels=(8, 8, 8, 8, 8, 8)),
         causal=True,
         fold=4,
+        norm="position",
         factorised=True,
     ),
 }

@@ -19,6 +19,8 @@ class StageConfig:
     crop: int
     batch_video: int
     batch_image: int
+    image_every: int = 1
+    """Images join every n-th step only."""
     perceptual_frames: int = 2
     """Random frames per clip that the perceptual network looks at."""
     adversarial: bool = False

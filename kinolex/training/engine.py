@@ -115,6 +115,7 @@ class Trainer:
                 crop=stage.crop,
                 batch_video=stage.batch_video,
                 batch_image=stage.batch_image,
+                image_every=stage.image_every,
                 seed=self.config.seed,
                 world_fraction=self.config.world_fraction if stage.clip_frames > 1 else 0.0,
             ),
