@@ -158,6 +158,7 @@ def train(
     minutes: float | None = None,
     device: str = "cpu",
     cache: Path | None = None,
+    init: str | None = None,
     json: bool = False,
 ) -> None:
     """Train what a recipe describes, or go on where an earlier call stopped.
@@ -171,6 +172,7 @@ def train(
         minutes: stop cleanly after this long; call again to go on.
         device: cpu, cuda, cuda:1, mps.
         cache: where packs are kept; out/packs by default.
+        init: weights to start from instead of random ones: shipped name, folder or hub repository.
         json: print where the weights are as JSON; the progress goes to out/log.jsonl in any case.
     """
     from kinolex.data.worlds import render_frames
@@ -178,7 +180,7 @@ def train(
 
     _check_device(device)
     weights = train_from_recipe(
-        recipe, data, out, minutes=minutes, device=device, cache=cache, render_world=render_frames
+        recipe, data, out, minutes=minutes, device=device, cache=cache, init=init, render_world=render_frames
     )
     _show({"weights": str(weights)}, json)
 

@@ -17,12 +17,36 @@ def config() -> TrainConfig:
         data=("sequences", "clips", "street_cctv", "asl_gestures", "grid", "weizmann64", "bsds", "imagenet_samples"),
         stages=(
             StageConfig(
-                name="short", steps=850, clip_frames=8, crop=64, batch_video=10, batch_image=4, perceptual_frames=1
+                name="short",
+                steps=1500,
+                clip_frames=8,
+                crop=64,
+                batch_video=12,
+                batch_image=8,
+                image_every=4,
+                perceptual_frames=1,
             ),
             StageConfig(
-                name="long", steps=170, clip_frames=16, crop=96, batch_video=3, batch_image=2, perceptual_frames=2
+                name="long",
+                steps=600,
+                clip_frames=16,
+                crop=64,
+                batch_video=6,
+                batch_image=8,
+                image_every=4,
+                perceptual_frames=2,
+            ),
+            StageConfig(
+                name="wide",
+                steps=200,
+                clip_frames=16,
+                crop=128,
+                batch_video=2,
+                batch_image=2,
+                image_every=4,
+                perceptual_frames=2,
             ),
         ),
-        losses=LossWeights(perceptual=0.1, image=0.15),
+        losses=LossWeights(perceptual=0.15, image=0.2),
         optimizer=OptimizerConfig(muon_lr=0.04, adam_lr=2e-3),
     )

@@ -11,6 +11,7 @@ section
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 
 from kinolex.layers.conv3d import SpaceToDepth
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D
+from kinolex.tokenizers.quantizers.base import mean_over_processes
 from kinolex.training.config import DiscriminatorConfig, TrainConfig
+from kinolex.training.processes import average_gradients_
 from kinolex.training.state import Counters
 
 LECAM_DECAY = 0.99
@@ -120,8 +123,12 @@ class Adversary:
             loss = F.softplus(-real_B).mean() + F.softplus(fake_B).mean()
             if self.losses.lecam:
                 loss = loss + self.losses.lecam * lecam(real_B, fake_B, counters.lecam_real, counters.lecam_fake)
-                counters.lecam_real += (1 - LECAM_DECAY) * (float(real_B.detach().mean()) - counters.lecam_real)
-                counters.lecam_fake += (1 - LECAM_DECAY) * (float(fake_B.detach().mean()) - counters.lecam_fake)
+                counters.lecam_real += (1 - LECAM_DECAY) * (
+                    float(mean_over_processes(real_B.detach().mean())) - counters.lecam_real
+                )
+                counters.lecam_fake += (1 - LECAM_DECAY) * (
+                    float(mean_over_processes(fake_B.detach().mean())) - counters.lecam_fake
+                )
             loss.backward()
             right += int((real_B > 0).sum()) + int((fake_B < 0).sum())
             total += 2 * len(real_B)
@@ -131,8 +138,9 @@ class Adversary:
             penalty = r1_penalty(self.network, pairs[0][0]) * (self.losses.r1 / 2 * self.config.r1_every)
             penalty.backward()
             figures["r1"] = float(penalty.detach())
+        average_gradients_(self.network.parameters())
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
-        if norm == norm and norm != float("inf"):
+        if math.isfinite(norm):
             self.optimizer.step()
         figures["discriminator_accuracy"] = right / total
         return figures

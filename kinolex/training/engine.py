@@ -11,14 +11,13 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,11 +28,13 @@ from kinolex.layers.conv3d import channels_last
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.metrics.structure import ms_ssim_loss_B
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D
+from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.training.adversarial import Adversary
 from kinolex.training.config import StageConfig, TrainConfig
 from kinolex.training.grid import save_grid
 from kinolex.training.losses import PerceptualLoss, quantizer_terms, reconstruction_terms, squeezenet_loss
 from kinolex.training.optimizer import Optimizers, gradient_norm_
+from kinolex.training.processes import any_process, rank
 from kinolex.training.progress import Progress
 from kinolex.training.state import Counters, load_state, save_state
 
@@ -69,8 +70,7 @@ class Trainer:
     ) -> None:
         self.config, self.packs, self.folder, self.render_world = config, packs, folder, render_world
         self.device = torch.device(device)
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank, self.world_size = rank(), world_size()
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         model = model or Autoencoder3D(config.model)
@@ -93,13 +93,15 @@ class Trainer:
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         total = self.config.total_steps
         vocab_size = self.model.quantizer.vocab_size
-        self.progress = Progress(self.folder, total, self.counters.step, vocab_size=vocab_size)
+        self.progress = Progress(self.folder, total, self.counters.step, vocab_size=vocab_size, quiet=self.rank > 0)
         with stop_requests() as stop:
-            self._stop = stop
-            while self.counters.step < total and not stop.is_set():
-                self._run_stage(self.config.stage_at(self.counters.step), deadline)
-                if deadline is not None and time.monotonic() > deadline:
-                    break
+
+            def ended() -> bool:
+                late = deadline is not None and time.monotonic() > deadline
+                return any_process(stop.is_set() or late, self.device)
+
+            while self.counters.step < total and not self._run_stage(self.config.stage_at(self.counters.step), ended):
+                pass
             # Only here, between steps: a state saved in the middle of one could not be resumed to the same bits.
             self.save()
             self.progress.close()
@@ -107,7 +109,8 @@ class Trainer:
                 raise KeyboardInterrupt
         return self.average
 
-    def _run_stage(self, stage: StageConfig, deadline: float | None) -> None:
+    def _run_stage(self, stage: StageConfig, ended: Callable[[], bool]) -> bool:
+        """Steps until the stage is over or a roll-back leaves it; returns whether the run was asked to end."""
         loader = Loader(
             self.packs,
             LoaderConfig(
@@ -139,19 +142,20 @@ class Trainer:
                     self.progress.say(f"step {step}: {bad} is not finite; skipped this batch")
                     if in_a_row >= SKIPS_BEFORE_ROLLBACK:
                         self._roll_back(bad)
-                        return
+                        return ended()
                     continue
                 if self.counters.step % self.config.save_every == 0:
                     self.save()
                 if self.counters.step % self.config.grid_every == 0 and self.rank == 0:
                     self._grid(loader)
-                ended = self.counters.step >= self.config.total_steps
-                if ended or self.config.stage_at(self.counters.step) is not stage:
-                    return
-                if self._stop.is_set() or (deadline is not None and time.monotonic() > deadline):
-                    return
+                if ended():
+                    return True
+                done = self.counters.step >= self.config.total_steps
+                if done or self.config.stage_at(self.counters.step) is not stage:
+                    return False
         finally:
             batches.close()  # type: ignore[attr-defined]
+        return False
 
     def _step(self, stage: StageConfig, step: int, clips: list[Tensor | None]) -> str | None:
         """One update; returns the name of the first thing that is not finite, and then has changed nothing."""
@@ -176,9 +180,9 @@ class Trainer:
                 terms |= self.adversary.generator_terms(output_BCTHW, terms, self.model)
             share = losses.image if is_image and clips[0] is not None else 1.0
             loss = torch.stack(list(terms.values())).sum() * share
-            for name, term in {**terms, "loss": loss}.items():
-                if not bool(torch.isfinite(term)):
-                    return self._discard(f"loss term {name}")
+            bad = [name for name, term in {**terms, "loss": loss}.items() if not bool(torch.isfinite(term))]
+            if any_process(bool(bad), self.device):
+                return self._discard(f"loss term {bad[0]}" if bad else "a loss term in another process")
             loss.backward()
             if not figures:
                 ids = quantized.ids_BQthw

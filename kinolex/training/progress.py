@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -18,13 +19,19 @@ WINDOW = 50
 
 
 class Progress:
-    """Collects figures per step; prints a line on a terminal all the time and elsewhere every `every` steps."""
+    """Collects figures per step; prints a line on a terminal all the time and elsewhere every `every` steps.
 
-    def __init__(self, folder: Path, total_steps: int, start: int, *, vocab_size: int, every: int = WINDOW) -> None:
-        self.total, self.start, self.every = total_steps, start, every
+    quiet: say and write nothing, as all but the first of several processes should.
+    """
+
+    def __init__(
+        self, folder: Path, total_steps: int, start: int, *, vocab_size: int, every: int = WINDOW, quiet: bool = False
+    ) -> None:
+        self.total, self.start, self.every, self.quiet = total_steps, start, every, quiet
         self.alarms = Alarms(vocab_size)
-        self._log = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        self._board = _tensorboard(folder)
+        log = os.devnull if quiet else folder / "log.jsonl"
+        self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._board = None if quiet else _tensorboard(folder)
         self._window: deque[dict[str, float]] = deque(maxlen=WINDOW)
         self._ids: deque[Tensor] = deque(maxlen=WINDOW)
         self._began = time.monotonic()
@@ -35,6 +42,8 @@ class Progress:
         if ids_BQthw is not None:
             self._ids.append(ids_BQthw.detach().flatten().cpu())
         done = step + 1
+        if self.quiet:
+            return []
         if sys.stderr.isatty():
             print("\r" + self._line(done) + "\x1b[K", end="", file=sys.stderr, flush=True)
         if done % self.every and done != self.total:
@@ -54,6 +63,8 @@ class Progress:
         return raised
 
     def say(self, message: str) -> None:
+        if self.quiet:
+            return
         print(("\n" if sys.stderr.isatty() else "") + message, file=sys.stderr, flush=True)
 
     def means(self) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """From a recipe file and a data folder to trained weights.
 
 recipe.py: config() -> TrainConfig      data folder/NAME for every name in config.data -> packs -> Trainer -> weights
+
+Under torchrun every process calls the same function; the first builds the packs and writes.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from kinolex import checkpoint
+from kinolex import checkpoint, hub
 from kinolex.data.index import scan
 from kinolex.data.loader import RenderWorld
 from kinolex.data.packs import Pack, build_pack
-from kinolex.errors import DataError, MissingFile, UsageError
+from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
+from kinolex.tokenizers.autoencoder3d import Autoencoder3D
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
+from kinolex.training.processes import joined, rank, wait_for_all
 
 FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
@@ -60,6 +64,18 @@ def open_packs(config: TrainConfig, data: Path, cache: Path) -> list[Pack]:
     return packs
 
 
+def initial_model(config: TrainConfig, init: str | Path) -> Autoencoder3D:
+    """Trained weights to start from instead of random ones.
+
+    Raises:
+        CheckpointError: they are of another architecture than the recipe's.
+    """
+    model = hub.load(init).model
+    if model.config != config.model:
+        raise CheckpointError(f"{init} is another architecture than the recipe's: {model.config} and {config.model}")
+    return model.train().requires_grad_(True)
+
+
 def train_from_recipe(
     recipe: str | Path,
     data: str | Path,
@@ -68,6 +84,7 @@ def train_from_recipe(
     minutes: float | None = None,
     device: str = "cpu",
     cache: str | Path | None = None,
+    init: str | Path | None = None,
     render_world: RenderWorld | None = None,
 ) -> Path:
     """Train, or go on training, what a recipe describes.
@@ -79,24 +96,34 @@ def train_from_recipe(
         minutes: stop cleanly after this long; calling again goes on.
         device: of the network.
         cache: where packs are kept; out/packs if None.
+        init: shipped name, checkpoint folder or hub repository to start from; only looked at when out has no run yet.
 
     Returns:
         The folder of the weights, loadable with kinolex.load.
     """
     config, data, out = load_recipe(recipe), Path(data), Path(out)
-    packs = open_packs(config, data, Path(cache) if cache is not None else out / "packs")
     features = data / FEATURES
-    trainer = Trainer(
-        config,
-        packs,
-        out,
-        features_path=features if features.is_file() else None,
-        device=device,
-        render_world=render_world,
-    )
-    model = trainer.run(minutes=minutes)
-    weights = out / "weights"
-    done = f"{trainer.counters.step} of {config.total_steps}"
-    card = f"# {Path(recipe).stem}\n\nTrained for {done} steps by {Path(recipe).name}.\n"
-    checkpoint.save(weights, model, card=card)
+    with joined(device) as device:
+        cache = Path(cache) if cache is not None else out / "packs"
+        if rank() == 0:
+            open_packs(config, data, cache)
+        wait_for_all()
+        begun = (out / "state.safetensors").is_file()
+        trainer = Trainer(
+            config,
+            open_packs(config, data, cache),
+            out,
+            features_path=features if features.is_file() else None,
+            device=device,
+            render_world=render_world,
+            model=initial_model(config, init) if init is not None and not begun else None,
+        )
+        model = trainer.run(minutes=minutes)
+        weights = out / "weights"
+        if rank() == 0:
+            start = "" if init is None else f", from the weights of {init}"
+            done = f"{trainer.counters.step} of {config.total_steps}"
+            card = f"# {Path(recipe).stem}\n\nTrained for {done} steps by {Path(recipe).name}{start}.\n"
+            checkpoint.save(weights, model, card=card)
+        wait_for_all()
     return weights

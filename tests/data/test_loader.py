@@ -117,3 +117,14 @@ def test_impossible_settings_are_refused(pack: Pack) -> None:
     with pytest.raises(ConfigError):
         loader(pack, crop=1)
     assert Entry(name="x", path=Path("x"), kind="image").label is None
+
+
+def test_images_can_join_every_nth_batch_only(pack: Pack) -> None:
+    rare, always = loader(pack, image_every=3), loader(pack)
+    for step in range(7):
+        batch = rare.batch(step)
+        assert torch.equal(batch.video_BCTHW, always.batch(step).video_BCTHW)
+        assert (batch.images_BCTHW is not None) == (step % 3 == 0)
+    assert torch.equal(rare.batch(3).images_BCTHW, always.batch(3).images_BCTHW)
+    with pytest.raises(ConfigError, match="leaves batches empty"):
+        loader(pack, image_every=3, batch_video=0)

@@ -23,6 +23,7 @@ CAUSAL = AutoencoderConfig(
     norm_groups=4,
 )
 FOLDED = replace(CAUSAL, fold=2, factorised=True, quantizer=FSQConfig(levels=(8, 5)), down=((2, 1), (2, 2)))
+POSITION_NORM = replace(FOLDED, adaptive_norm=False, norm="position")
 MAGVIT_LIKE = replace(
     CAUSAL, causal=False, resample="pool", adaptive_norm=False, quantizer=VQConfig(codebook_size=16, dim=4), bias=False
 )
@@ -64,7 +65,7 @@ def test_small_presets_keep_4x8x8_and_stay_under_twenty_million_parameters(
     assert count_parameters(config) < 25e6
 
 
-@pytest.mark.parametrize("config", [CAUSAL, FOLDED])
+@pytest.mark.parametrize("config", [CAUSAL, FOLDED, POSITION_NORM])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7])
 def test_chunks_of_any_size_equal_one_shot(config: AutoencoderConfig, chunk: int) -> None:
     model = build(config)
@@ -86,7 +87,7 @@ def test_chunks_of_any_size_equal_one_shot(config: AutoencoderConfig, chunk: int
         torch.testing.assert_close(torch.cat(decoded, dim=2), model.decode(whole.latents_BDthw), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("config", [CAUSAL, FOLDED])
+@pytest.mark.parametrize("config", [CAUSAL, FOLDED, POSITION_NORM])
 def test_the_first_latent_frame_depends_on_the_first_frame_only_bit_for_bit(config: AutoencoderConfig) -> None:
     model = build(config)
     pixels_BCTHW = torch.rand(1, 3, 9, 16, 16) * 2 - 1
@@ -97,7 +98,7 @@ def test_the_first_latent_frame_depends_on_the_first_frame_only_bit_for_bit(conf
     assert not torch.equal(before[:, :, 1], after[:, :, 1])
 
 
-@pytest.mark.parametrize("config", [CAUSAL, FOLDED])
+@pytest.mark.parametrize("config", [CAUSAL, FOLDED, POSITION_NORM])
 def test_an_image_is_a_clip_of_one_frame(config: AutoencoderConfig) -> None:
     model = build(config)
     image_BCTHW = torch.rand(1, 3, 1, 16, 16)
