@@ -19,7 +19,7 @@ FLOOR_TONES = {
 RING_HOLE = 0.5
 STAR_INNER = 0.45
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 
 def render_frames_THWC(scene: Scene, config: WorldConfig) -> NDArray[np.uint8]:
