@@ -1,0 +1,128 @@
+"""Every real file through `kinolex roundtrip`: python -m benchmarks.roundtrip --data DATA
+
+The command runs as a user runs it, a process per file. The result is read again: frame count, size and rate must be the
+source's, and its sound as long and in step with it. Writes benchmarks/roundtrip.json, failures included.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from rich.progress import track
+
+from kinolex import hub
+from kinolex.data.index import scan
+from kinolex.errors import KinolexError
+from kinolex.media import VideoReader, read_sound
+from kinolex.types import Sound
+
+OUT = Path(__file__).with_suffix(".json")
+LONGEST_S = 1800
+IN_STEP = 0.95
+"""Correlation of the two sounds at lag zero that counts as the same sound, coded again, in sync."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    data: Path
+    sets: tuple[str, ...] = ("clips", "sequences", "codec_seq", "grid", "asl_gestures")
+    model: str = hub.DEFAULT
+    out: Path = OUT
+
+
+def compare(source: Path, result: Path) -> list[str]:
+    """What the result has lost, in words."""
+    with VideoReader(source) as reader, VideoReader(result) as again:
+        before, after = reader.info, again.info
+    lost = [
+        f"{name} {getattr(before, name)} became {getattr(after, name)}"
+        for name in ("frames", "height", "width", "fps")
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if (before.sound_rate_hz is None) != (after.sound_rate_hz is None):
+        return [*lost, "sound came or went"]
+    if before.sound_rate_hz is None:
+        return lost
+    old, new = read_sound(source), read_sound(result)
+    if abs(old.duration_s - new.duration_s) > 0.05:
+        lost.append(f"{old.duration_s:.3f} s of sound became {new.duration_s:.3f} s")
+    if old.rate_hz == new.rate_hz and (likeness := correlation(mono(old), mono(new))) < IN_STEP:
+        lost.append(f"sound correlates with the source at {likeness:.3f} only")
+    return lost
+
+
+def mono(sound: Sound) -> np.ndarray:
+    return sound.samples_CS.float().mean(dim=0).numpy()
+
+
+def correlation(old_N: np.ndarray, new_N: np.ndarray) -> float:
+    """1 for silence on both sides."""
+    length = min(len(old_N), len(new_N))
+    old_N, new_N = old_N[:length], new_N[:length]
+    power = float((old_N**2).sum() * (new_N**2).sum()) ** 0.5
+    return float((old_N * new_N).sum()) / power if power > 1e-6 else 1.0
+
+
+def run(source: Path, folder: Path, model: str) -> dict[str, Any]:
+    result = folder / "result.mp4"
+    result.unlink(missing_ok=True)
+    began = time.monotonic()
+    command = [sys.executable, "-m", "kinolex", "roundtrip", str(source), str(result), "--model", model, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
+    row: dict[str, Any] = {"seconds": round(time.monotonic() - began, 2)}
+    if done.returncode:
+        return row | {"lost": [f"exit code {done.returncode}: {done.stderr.strip()[-300:]}"]}
+    report = json.loads(done.stdout)
+    row |= {key: report[key] for key in ("frames", "height", "width", "fps", "sound", "psnr_db")}
+    try:
+        return row | {"lost": compare(source, result)}
+    except KinolexError as error:
+        return row | {"lost": [str(error)]}
+
+
+def main(arguments: Arguments) -> int:
+    files = [entry.path for name in arguments.sets for entry in scan(arguments.data / name)]
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for file in track(files, description="roundtrip"):
+            name = str(file.relative_to(arguments.data))
+            rows[name] = run(file, Path(folder), arguments.model)
+            if rows[name]["lost"]:
+                print(f"{name}: {'; '.join(rows[name]['lost'])}", flush=True)
+    good = sum(not row["lost"] for row in rows.values())
+    record = {
+        "name": "roundtrip of every real file",
+        "command": f"python -m benchmarks.roundtrip --data DATA --sets {' '.join(arguments.sets)}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "model": arguments.model,
+        "fingerprint": hub.load(arguments.model).fingerprint,
+        "hardware": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",
+        "protocol": {"kept": "frames, height, width, fps; sound within 50 ms", "sound_correlation_at_least": IN_STEP},
+        "values": {
+            "files": len(rows),
+            "returned": good,
+            "with_sound": sum("Hz" in row.get("sound", "") for row in rows.values()),
+            "frames": sum(row.get("frames", 0) for row in rows.values()),
+        },
+        "files": rows,
+    }
+    temporary = arguments.out.with_suffix(".part")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(arguments.out)
+    print(f"{good} of {len(rows)} files came back")
+    return 0 if good == len(rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments)))

@@ -1,0 +1,55 @@
+"""The second run of video-nano: from the first run's weights, half the learning rate, longer and wider clips.
+
+source    recipes/video_nano.py
+command   kinolex train recipes/video_nano_longer.py --init runs/out/video-nano/weights --data DIR --out runs/out/longer
+hardware  two CPU cores with bfloat16 instructions
+"""
+
+from __future__ import annotations
+
+from kinolex.tokenizers import magvit2
+from kinolex.training.config import LossWeights, OptimizerConfig, StageConfig, TrainConfig
+
+
+def config() -> TrainConfig:
+    return TrainConfig(
+        model=magvit2.PRESETS["nano"],
+        data=(
+            "sequences",
+            "clips",
+            "street_cctv",
+            "asl_gestures",
+            "grid",
+            "weizmann64",
+            "bsds",
+            "imagenet_samples",
+            "cifar10",
+            "digits",
+        ),
+        stages=(
+            StageConfig(
+                name="long",
+                steps=1600,
+                clip_frames=17,
+                crop=64,
+                batch_video=6,
+                batch_image=8,
+                image_every=4,
+                perceptual_frames=2,
+            ),
+            StageConfig(
+                name="wide",
+                steps=1500,
+                clip_frames=17,
+                crop=128,
+                batch_video=2,
+                batch_image=2,
+                image_every=4,
+                perceptual_frames=2,
+            ),
+        ),
+        seed=1,
+        world_fraction=0.1,
+        losses=LossWeights(perceptual=0.15, image=0.3),
+        optimizer=OptimizerConfig(muon_lr=0.02, adam_lr=1e-3),
+    )
