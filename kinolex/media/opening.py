@@ -15,6 +15,7 @@ from typing import TypeVar
 import av
 import av.error as av_error
 import av.stream as av_stream
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
@@ -86,11 +87,27 @@ def picture_stream(container: InputContainer, file: Path) -> VideoStream:
         if container.streams.audio:
             raise UnsupportedMedia(f"{file} holds sound but no pictures; read it with read_sound")
         raise UnreadableMedia(f"{file} holds neither pictures nor sound; it is probably not a media file")
-    if stream.codec_context is None:
+    if not is_decodable(stream):
         raise UnsupportedMedia(f"{file} holds video in a codec unknown to this FFmpeg build; convert it to mp4 first")
     if stream.codec_context.name in TEXT_CODECS:
         raise UnreadableMedia(f"{file} is a text file, not media; check the name")
     return stream
+
+
+def sound_stream(container: InputContainer, file: Path) -> AudioStream | None:
+    """The main sound stream, ready to decode, or None if there is no sound."""
+    stream = main_stream(container.streams.audio)
+    if stream is not None and not is_decodable(stream):
+        raise UnsupportedMedia(
+            f"{file} holds sound in a codec unknown to this FFmpeg build; convert it to mp4 or wav first, "
+            "or read its pictures alone with VideoReader"
+        )
+    return stream
+
+
+def is_decodable(stream: av_stream.Stream) -> bool:
+    """False if this FFmpeg build has no decoder for the stream; PyAV then gives it no codec context."""
+    return stream.codec_context is not None
 
 
 def main_stream(streams: Sequence[StreamKind]) -> StreamKind | None:

@@ -6,6 +6,7 @@ writer therefore leaves the exact fraction in the file's metadata; the reader be
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,7 +48,10 @@ def stated_rate(container: InputContainer, file: Path) -> Fraction | None:
         with file.open("rb") as stream:
             _, found, rest = stream.read(_HEAD_BYTES).partition(f"{RATE_KEY}=".encode())
         text = rest.split(b"\0")[0].decode("ascii", "replace") if found else None
+    # Fraction would also take "1e999999999" and work for hours.
+    if text is None or not re.fullmatch("[0-9]{1,99}(/[0-9]{1,99})?", text):
+        return None
     try:
-        return Fraction(text) if text else None
-    except (ValueError, ZeroDivisionError):
+        return Fraction(text)
+    except ZeroDivisionError:
         return None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kinolex.errors import MediaError, UnreadableMedia, UnsupportedMedia
 from kinolex.media.decoding import decode
 from kinolex.media.integrity import missing_bytes
-from kinolex.media.opening import check_file, main_stream, open_input, open_output, reason, replacing
+from kinolex.media.opening import check_file, open_input, open_output, reason, replacing, sound_stream
 from kinolex.media.timing import round_half_up
 from kinolex.media.video import probe
 from kinolex.types import Sound
@@ -43,7 +43,7 @@ def read_sound(path: str | os.PathLike[str]) -> Sound:
 
     Raises:
         MissingFile, UnreadableMedia: no such file, not media, damaged or cut.
-        UnsupportedMedia: the file has no sound.
+        UnsupportedMedia: the file has no sound, or in a codec this FFmpeg build lacks.
     """
     file = check_file(path)
     sound = track_of(file, start_s=None, length_s=None)
@@ -66,10 +66,14 @@ def track_of(path: str | os.PathLike[str], *, start_s: Fraction | None, length_s
         start_s: the moment of the first returned sample: earlier sound is cut, and silence is put before later sound.
             None begins with the first sample there is.
         length_s: at most this much; None for all.
+
+    Raises:
+        MissingFile, UnreadableMedia: as read_sound.
+        UnsupportedMedia: a codec this FFmpeg build lacks.
     """
     file = check_file(path)
     with open_input(file) as container:
-        stream = main_stream(container.streams.audio)
+        stream = sound_stream(container, file)
         if stream is None:
             return None
         pieces: list[NDArray[np.float32]] = []

@@ -33,7 +33,15 @@ from numpy.typing import NDArray
 from kinolex.errors import UnreadableMedia, UnsupportedMedia, UsageError
 from kinolex.media.decoding import decode, packets_of
 from kinolex.media.integrity import is_animated_webp, missing_bytes
-from kinolex.media.opening import check_file, main_stream, named_errors, open_input, picture_stream, thread_count
+from kinolex.media.opening import (
+    check_file,
+    is_decodable,
+    main_stream,
+    named_errors,
+    open_input,
+    picture_stream,
+    thread_count,
+)
 from kinolex.media.pixels import FrameConverter, has_alpha, orientation_of, rotation_deg
 from kinolex.media.rate_tag import stated_rate
 from kinolex.media.timing import DEFAULT_FPS, Timeline, choose_timeline, is_plausible, round_half_up
@@ -44,6 +52,7 @@ MAX_GAP_S = 3600
 MAX_REORDER = 16
 """No codec holds back more frames than this for display order."""
 IMAGE_FPS = Fraction(1)
+UNKNOWN_CODEC = "unknown"
 SEEKABLE = ("mov,mp4", "matroska")
 """Formats with an index and independent key frames; everything else is decoded from its start."""
 
@@ -76,6 +85,7 @@ class MediaInfo:
     sound_rate_hz: int | None
     sound_channels: int | None
     sound_codec: str | None
+    """None without sound; "unknown" (rate and channels None) if this FFmpeg build has no decoder for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +181,7 @@ def _probe(container: InputContainer, stream: VideoStream, file: Path, scan: _Sc
     width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
     alpha = has_alpha(first) and (stream.codec_context.name != "gif" or _is_transparent(first))
     sound = main_stream(container.streams.audio)
+    sound_context = sound.codec_context if sound is not None and is_decodable(sound) else None
     return MediaInfo(
         path=file,
         container=container.format.name,
@@ -187,9 +198,9 @@ def _probe(container: InputContainer, stream: VideoStream, file: Path, scan: _Sc
         bit_depth=first.format.components[0].bits if not first.format.has_palette else 8,
         pixel_format=first.format.name,
         is_image=scan.is_image,
-        sound_rate_hz=sound.codec_context.sample_rate if sound is not None else None,
-        sound_channels=sound.codec_context.layout.nb_channels if sound is not None else None,
-        sound_codec=sound.codec_context.name if sound is not None else None,
+        sound_rate_hz=sound_context.sample_rate if sound_context is not None else None,
+        sound_channels=sound_context.layout.nb_channels if sound_context is not None else None,
+        sound_codec=sound_context.name if sound_context is not None else None if sound is None else UNKNOWN_CODEC,
     )
 
 

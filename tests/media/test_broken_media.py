@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinolex.errors import MediaError, MissingFile, UnreadableMedia
+from kinolex.errors import MediaError, MissingFile, UnreadableMedia, UnsupportedMedia
 from kinolex.media import VideoReader, probe, read, read_sound, write, write_sound
 from kinolex.types import Clip, Sound
 
@@ -100,6 +100,27 @@ def test_damaged_bytes_give_a_clip_or_a_named_error(tmp_path, make_scene, suffix
                 assert isinstance(read(damaged, max_frames=100), Clip)
         except MediaError:
             continue
+
+
+def test_sound_of_an_unknown_codec_is_named_and_the_pictures_stay_readable(tmp_path, make_scene) -> None:
+    path = sample(tmp_path, ".webm", make_scene)
+    path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_OXEN"))
+    info = probe(path)
+    assert (info.sound_codec, info.sound_rate_hz, info.sound_channels) == ("unknown", None, None)
+    with VideoReader(path) as reader:
+        assert sum(clip.num_frames for clip in reader) == 40
+    for function in (read, read_sound):
+        with pytest.raises(UnsupportedMedia, match="holds sound in a codec unknown"):
+            function(path)
+
+
+@pytest.mark.parametrize("rate", [b"9e999999", b"-25/0001", b"250/0000"])
+def test_an_absurd_rate_tag_is_not_believed(tmp_path, make_scene, rate) -> None:
+    path = tmp_path / "a.gif"
+    write(Clip(make_scene(3, 16, 16), Fraction(1000001, 40000)), path)
+    assert path.read_bytes().count(b"=1000001/40000\0") == 1
+    path.write_bytes(path.read_bytes().replace(b"=1000001/40000\0", b"=" + rate.ljust(13, b"\0") + b"\0"))
+    assert probe(path).fps == 25
 
 
 def test_noise_is_not_media(tmp_path) -> None:
