@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -42,6 +43,26 @@ class PackItem:
     caption: str | None = None
     split: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("frames", self.frames), ("height", self.height), ("width", self.width)):
+            if type(value) is not int or not 1 <= value < 2**31:
+                raise DataError(f"a pack item needs a whole number of {name} from 1 on, got {value!r}")
+        if type(self.offset) is not int or not 0 <= self.offset < 2**63:
+            raise DataError(f"a pack item needs a place in the frames from 0 on, got {self.offset!r}")
+        if len(self.fps) != 2 or not all(type(part) is int and part >= 1 for part in self.fps):
+            raise DataError(f"a pack item needs fps as two whole numbers from 1 on, got {self.fps!r}")
+        texts = (self.label, self.caption, self.split)
+        if not all(isinstance(text, str) for text in (self.name, self.sha256, self.kind, *filter(None, texts))):
+            raise DataError(f"a pack item needs name, hash, kind, label, caption and split as text, got {self}")
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> PackItem:
+        """Raises DataError when the record of a manifest or journal is no item."""
+        try:
+            return PackItem(**{**record, "fps": tuple(record["fps"])})
+        except (KeyError, TypeError) as error:
+            raise DataError(f"a record is no pack item: {error}") from error
+
     @property
     def num_bytes(self) -> int:
         return self.frames * self.height * self.width * 3
@@ -61,17 +82,22 @@ class Pack:
         folder = Path(folder)
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            items = [PackItem(**{**item, "fps": tuple(item["fps"])}) for item in manifest["items"]]
+            items = [PackItem.from_json(item) for item in manifest["items"]]
             found_format, lines = manifest["format"], manifest["lines"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, DataError) as error:
             raise DataError(f"{folder} is not a pack ({error}); build one with `kinolex data pack`") from error
         if found_format != FORMAT:
             raise DataError(f"{folder} has format {found_format!r}, this version reads {FORMAT!r}; build it again")
+        if type(lines) is not int or lines < 1:
+            raise DataError(f"{folder} was packed at {lines!r} lines and a number from 1 on is needed; build it again")
+        end = 0
+        for item in items:
+            if item.offset != end:
+                raise DataError(f"{folder}: {item.name} begins at byte {item.offset}, not {end}; build the pack again")
+            end += item.num_bytes
         have = (folder / "frames.u8").stat().st_size if (folder / "frames.u8").exists() else 0
-        if have != (need := sum(item.num_bytes for item in items)):
-            raise DataError(
-                f"{folder}/frames.u8 holds {have} bytes but its manifest needs {need}; build the pack again"
-            )
+        if have != end:
+            raise DataError(f"{folder}/frames.u8 holds {have} bytes but its manifest needs {end}; build the pack again")
         return Pack(folder, items, lines)
 
     def __len__(self) -> int:
@@ -160,13 +186,15 @@ def _resume(journal: Path, partial: Path) -> tuple[dict[str, PackItem], dict[str
     for line in journal.read_text().splitlines() if journal.exists() else []:
         try:
             record = json.loads(line)
-        except ValueError:
+            if "skipped" in record:
+                skipped[str(record["skipped"])] = str(record["why"])
+            else:
+                item = PackItem.from_json(record)
+                if item.offset != end:
+                    break
+                done[item.name], end = item, item.offset + item.num_bytes
+        except (ValueError, KeyError, TypeError, RecursionError, DataError):
             break
-        if "skipped" in record:
-            skipped[record["skipped"]] = record["why"]
-        else:
-            item = PackItem(**{**record, "fps": tuple(record["fps"])})
-            done[item.name], end = item, item.offset + item.num_bytes
         lines_kept.append(line + "\n")
     journal.write_text("".join(lines_kept))
     with open(partial, "ab") as file:

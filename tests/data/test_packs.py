@@ -8,13 +8,14 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from kinolex.data.index import scan
-from kinolex.data.packs import Pack, build_pack
+from kinolex.data.packs import FORMAT, Pack, build_pack
 from kinolex.errors import DataError
 from kinolex.media import read, resize_frames, write
 from kinolex.types import Clip
@@ -100,3 +101,55 @@ def test_truncated_foreign_and_missing_packs_are_refused(tmp_path: Path) -> None
         Pack.open(tmp_path / "pack")
     with pytest.raises(DataError, match="not a pack"):
         Pack.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": None}, "a whole number of frames"),
+        ({"height": "x"}, "a whole number of height"),
+        ({"width": 8.5}, "a whole number of width"),
+        ({"width": 10**4000}, "a whole number of width"),
+        ({"height": -1}, "a whole number of height"),
+        ({"offset": []}, "a place in the frames"),
+        ({"offset": 65536}, "begins at byte 65536, not 0"),
+        ({"fps": [25, 0]}, "fps as two whole numbers"),
+        ({"fps": 25}, "no pack item"),
+        ({"label": 3}, "as text"),
+        ({"colour": "red"}, "no pack item"),
+    ],
+)
+def test_a_damaged_item_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    manifest = write_pack(tmp_path)
+    write_pack(tmp_path, items=[manifest["items"][0] | change])
+    with pytest.raises(DataError, match=message):
+        Pack.open(tmp_path)
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    write_pack(tmp_path, lines="x")
+    with pytest.raises(DataError, match="packed at 'x' lines"):
+        Pack.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="not a pack"):
+        Pack.open(tmp_path)
+
+
+def write_pack(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A pack of one item of 2x3x4 pixels, with entries of its manifest replaced."""
+    item = {"name": "a", "sha256": "", "offset": 0, "frames": 2, "height": 3, "width": 4, "fps": [25, 1]}
+    item |= {"kind": "video", "label": None, "caption": None, "split": None}
+    manifest = {"format": FORMAT, "lines": 3, "items": [item], "skipped": {}} | changes
+    (folder / "frames.u8").write_bytes(bytes(72))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return manifest
+
+
+@pytest.mark.parametrize("line", ["5", '"skipped"', '{"name": "a"}', '{"skipped": "a"}', "[" * 100_000])
+def test_a_damaged_journal_is_built_again_from_the_damage_on(tmp_path: Path, line: str) -> None:
+    media = collection(tmp_path / "media", number=1)
+    whole = build_pack(scan(media), tmp_path / "whole")
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "journal.jsonl").write_text(line + "\n")
+    pack = build_pack(scan(media), tmp_path / "pack")
+    assert pack.items == whole.items
