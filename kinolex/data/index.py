@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -83,7 +86,9 @@ def _from_table(root: Path, folder: Path, table: Path, split: str | None) -> Ite
         if not file:
             raise DataError(f"{table}, row {number}: needs a value in the column file or file_name, got {row}")
         path = folder / file
-        if not path.is_file():
+        if not path.is_relative_to(root):  # an absolute path
+            raise DataError(f"{table}, row {number}: {file} must be a path below {root}; make it relative")
+        if not os.path.isfile(path):  # unlike Path.is_file, also False for names that no file can have
             raise DataError(f"{table}, row {number}: {file} is not there; restore it or take the row out")
         yield Entry(
             name=_name(root, path),
@@ -96,13 +101,20 @@ def _from_table(root: Path, folder: Path, table: Path, split: str | None) -> Ite
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
+    """Rows whose values are text; numbers become text, missing values go."""
     try:
         with open(table, newline="", encoding="utf-8") as file:
-            if table.suffix == ".csv":
-                return list(csv.DictReader(file))
-            return [json.loads(line) for line in file if line.strip()]
-    except (ValueError, UnicodeDecodeError, csv.Error) as error:
+            rows = (
+                list(csv.DictReader(file))
+                if table.suffix == ".csv"
+                else [json.loads(line) for line in file if line.strip()]
+            )
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise DataError(f"{table} cannot be read as a table: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{table}, row {number}: needs an object such as {{'file_name': 'a.mp4'}}, got {row!r}")
+    return [{name: str(value) for name, value in row.items() if value is not None} for row in rows]
 
 
 _ARRAYS: dict[tuple[Path, int], dict[str, np.ndarray]] = {}
@@ -113,15 +125,41 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     key = (path, path.stat().st_mtime_ns)
     if key not in _ARRAYS:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            file = np.load(path, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} is a single array; save it with np.savez(path, images=...)")
+            with file:
                 loaded = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
+        # What numpy, zipfile and zlib raise for damaged archives.
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            KeyError,
+            NotImplementedError,
+            MemoryError,
+            BadZipFile,
+            zlib.error,
+        ) as error:
             raise DataError(f"{path} cannot be read as an array file: {error}") from error
-        if "images" not in loaded or loaded["images"].dtype != np.uint8 or loaded["images"].ndim not in (3, 4):
-            raise DataError(f"{path} needs an array `images` of uint8 N H W or N H W 3, found {sorted(loaded)}")
+        _check_arrays(path, loaded)
         _ARRAYS.clear()
         _ARRAYS[key] = loaded
     return _ARRAYS[key]
+
+
+def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    images, labels, classes = arrays.get("images"), arrays.get("labels"), arrays.get("classes")
+    if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        raise DataError(f"{path} needs an array `images` of uint8 N H W or N H W 3, found {sorted(arrays)}")
+    if images.ndim == 4 and images.shape[3] != 3:
+        raise DataError(f"{path} needs images of 3 channels, got shape {images.shape}; the channels come last")
+    if labels is not None and labels.shape != (len(images),):
+        raise DataError(f"{path} needs one label for each of {len(images)} images, got shape {labels.shape}")
+    if labels is None or classes is None or not len(labels):
+        return
+    if labels.dtype.kind not in "iu" or classes.ndim != 1 or not 0 <= labels.min() <= labels.max() < len(classes):
+        raise DataError(f"{path} needs labels that count {classes.shape} classes from 0; take one of the two out")
 
 
 def _from_arrays(root: Path, path: Path, split: str | None) -> Iterator[Entry]:

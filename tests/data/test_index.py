@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,55 @@ def test_array_files_give_one_entry_per_row(tmp_path: Path) -> None:
 def test_a_bad_row_is_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "index.csv").write_text(content)
     with pytest.raises(DataError, match=message):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", "row 1: needs an object"),
+        ('{"file_name": 5}', "row 1: 5 is not there"),
+        ('{"file_name": "/dev/null"}', "row 1: /dev/null must be a path below"),
+        (f'{{"file_name": "{"x" * 300}"}}', "is not there"),
+        ("[" * 100_000, "cannot be read as a table"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path)
+
+
+IMAGES_NHW = np.zeros((2, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": IMAGES_NHW[..., None]}, "3 channels"),
+        ({"images": IMAGES_NHW[:, :0]}, "needs an array `images`"),
+        ({"images": IMAGES_NHW, "labels": np.zeros(1, int)}, "one label for each of 2 images"),
+        ({"images": IMAGES_NHW, "labels": np.array([0, 1]), "classes": np.array(["x"])}, "labels that count"),
+        ({"images": IMAGES_NHW, "labels": np.array([0, 0.5]), "classes": np.array(["x"])}, "labels that count"),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path)
+
+
+def test_damaged_array_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, images=IMAGES_NHW)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place])
+        with pytest.raises(DataError):
+            scan(tmp_path)
+    with open(path, "wb") as file:
+        np.save(file, IMAGES_NHW)
+    with pytest.raises(DataError, match="single array"):
         scan(tmp_path)
 
 
