@@ -36,6 +36,11 @@ FORMAT = "kinolex-checkpoint-1"
 CLASSES = {cls.__name__: cls for cls in (AutoencoderConfig, FSQConfig, LFQConfig, ResidualConfig, VQConfig)}
 """Everything a config.json may name; nothing is imported by name."""
 
+MAX_DEPTH = 16
+"""Lists and classes within one another in a config; the presets need three."""
+MAX_LEVELS = 1024
+"""Levels of a residual quantizer; they may own no tensor, so their number cannot be checked against the weights."""
+
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -138,17 +143,19 @@ def to_json(config: Any) -> Any:
     return config
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: Any, depth: int = 0) -> Any:
     """The inverse of to_json. Raises CheckpointError for classes, fields or values that this version does not know."""
+    if depth > MAX_DEPTH:
+        raise CheckpointError(f"a config nests at most {MAX_DEPTH} deep; the checkpoint is damaged or foreign")
     if isinstance(value, list):
-        return tuple(from_json(item) for item in value)
+        return tuple(from_json(item, depth + 1) for item in value)
     if not isinstance(value, dict):
         return value
     name = value.get("type")
     cls = CLASSES.get(name) if isinstance(name, str) else None
     if cls is None:
         raise CheckpointError(f"unknown config type {name!r}; this version knows {', '.join(CLASSES)}")
-    given = {name: from_json(item) for name, item in value.items() if name != "type"}
+    given = {name: from_json(item, depth + 1) for name, item in value.items() if name != "type"}
     hints = get_type_hints(cls)
     unknown = given.keys() - hints.keys()
     if unknown:
@@ -180,9 +187,11 @@ def _is_of_type(value: Any, hint: Any) -> bool:
 
 def _check_fit(folder: Path, config: AutoencoderConfig, weights: dict[str, Tensor]) -> None:
     """Compare the weights with the network that the config asks for, before any memory is given to it."""
-    blocks = sum(config.encoder_blocks) + sum(config.decoder_blocks) + 2 * config.middle_blocks
+    blocks = sum(config.encoder_blocks) + sum(config.decoder_blocks) + 2 * max(config.middle_blocks, 0)
     if blocks > len(weights):  # a block owns several tensors; a config that asks for a million is not built to find out
         raise CheckpointError(f"{folder}: {CONFIG} asks for {blocks} blocks but {WEIGHTS} has {len(weights)} tensors")
+    if isinstance(config.quantizer, ResidualConfig) and config.quantizer.num_levels > MAX_LEVELS:
+        raise CheckpointError(f"{folder}: {CONFIG} asks for {config.quantizer.num_levels} levels of quantizers")
     try:
         with torch.device("meta"):
             wanted = Autoencoder3D(config).state_dict()

@@ -121,17 +121,32 @@ def rewrite(folder: Path, edit: Callable[[dict[str, Any], dict[str, torch.Tensor
     save_file(weights, folder / "model.safetensors")
 
 
+def nested_lists(depth: int) -> list[Any]:
+    return [nested_lists(depth - 1)] if depth else []
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
         (lambda config, _: config.update(causal="yes"), "causal cannot be 'yes'"),
         (lambda config, _: config.update(channels=[8, 8.0]), "channels cannot be"),
         (lambda config, _: config.update(quantizer=None), "quantizer cannot be None"),
+        (lambda config, _: config.update(channels=nested_lists(400)), "nests at most 16 deep"),
+        (
+            lambda config, _: config.update(encoder_blocks=[2 * 10**9, 1], middle_blocks=-(10**9)),
+            "asks for 200000000",
+        ),
         (lambda config, _: config.update(norm_groups=0), "incomplete or impossible"),
         (lambda config, _: config.pop("down"), "incomplete or impossible"),
         (lambda config, _: config.update(encoder_blocks=[10**9, 1]), "asks for 1000000005 blocks"),
         (lambda config, _: config.update(channels=[2**20, 2**20]), "misshapen"),
         (lambda config, _: config.update(quantizer=checkpoint.to_json(LFQConfig(num_bits=3))), "misshapen"),
+        (
+            lambda config, _: config.update(
+                quantizer=checkpoint.to_json(ResidualConfig(level=FSQConfig(levels=(8, 8)), num_levels=10**9))
+            ),
+            "asks for 1000000000 levels",
+        ),
         (lambda _, weights: weights.pop("decoder.out.bias"), "lacks tensors for its config.json: decoder.out.bias"),
         (lambda _, weights: weights.update(extra=torch.zeros(1)), "foreign tensors for its config.json: extra"),
         (lambda _, weights: weights.update({"decoder.out.bias": torch.zeros(2)}), "misshapen"),

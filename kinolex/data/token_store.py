@@ -8,6 +8,7 @@ Nothing is entropy-coded here; the file is for exchange with other programs. Sou
 from __future__ import annotations
 
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -67,10 +68,17 @@ def load_tokens(path: str | Path) -> Tokens:
             frames=int(metadata["frames"]),
             height=int(metadata["height"]),
             width=int(metadata["width"]),
-            fps=Fraction(metadata["fps"]),
+            fps=_rate(metadata["fps"]),
         )
         return Tokens(ids_Qthw, "video", metadata["tokenizer"], extent)
     except TokenError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, ZeroDivisionError, KinolexError) as error:
         raise TokenError(f"{path} is no whole token file ({error}); encode the clip again") from error
+
+
+def _rate(text: str) -> Fraction:
+    # Fraction would also take "1e999999999" and work for hours.
+    if not re.fullmatch("[0-9]+(/[0-9]+)?", text):
+        raise ValueError(f"fps must be a fraction such as 30000/1001, got {text!r}")
+    return Fraction(text)

@@ -67,6 +67,7 @@ def test_foreign_cut_and_missing_files_are_named_and_an_old_file_survives_a_fail
     [
         {"fps": "0/1"},
         {"fps": "1/0"},
+        {"fps": "1e999999999"},
         {"frames": "-3"},
         {"frames": "many"},
         {"height": "0"},
