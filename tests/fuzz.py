@@ -7,6 +7,7 @@ So is a result file left behind by a refused call, and memory beyond 8 GB.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import resource
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
 import tyro
 
@@ -92,6 +94,15 @@ def targets(folder: Path) -> list[Target]:
     shutil.copy(folder / "v_mp4" / "v.mp4", folder / "table" / "v.mp4")
     (folder / "table" / "index.csv").write_text("file,split,label,caption\nv.mp4,train,falls,a red square falls\n")
     found.append(Target(folder / "table" / "index.csv", lambda path: scan(path.parent)))
+    (folder / "lines").mkdir()
+    shutil.copy(folder / "v_mp4" / "v.mp4", folder / "lines" / "v.mp4")
+    (folder / "lines" / "metadata.jsonl").write_text(json.dumps({"file_name": "v.mp4", "label": 3}) + "\n")
+    found.append(Target(folder / "lines" / "metadata.jsonl", lambda path: scan(path.parent)))
+    (folder / "arrays").mkdir()
+    images_NHWC = world.clip.frames_TCHW.permute(0, 2, 3, 1).numpy()
+    labels = {"labels": np.zeros(len(images_NHWC), np.int64), "classes": np.array(["square"])}
+    np.savez(folder / "arrays" / "a.npz", images=images_NHWC, **labels)
+    found.append(Target(folder / "arrays" / "a.npz", lambda path: scan(path.parent)[0].load_array()))
     build_pack(scan(folder / "table"), folder / "pack" / "p", lines=32)
     found.append(Target(folder / "pack" / "p" / "manifest.json", lambda path: read_pack(path.parent)))
     return found
@@ -149,6 +160,10 @@ def main(arguments: Arguments) -> int:
         good = Path(temporary) / "good"
         good.mkdir()
         all_targets = targets(good)
+        for target in all_targets:
+            place = Path(temporary) / "whole" / target.file.name
+            shutil.copytree(target.file.parent, place)
+            target.use(place / target.file.name)  # what is refused undamaged would find nothing
         until = time.monotonic() + 60 * arguments.minutes
         while time.monotonic() < until:
             target = dice.choice(all_targets)
