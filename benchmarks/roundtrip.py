@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
 from rich.progress import track
 
 from kinolex import hub
 from kinolex.data.index import scan
 from kinolex.errors import KinolexError
+from kinolex.evaluation.protocol import hardware
 from kinolex.media import VideoReader, read_sound
 from kinolex.types import Sound
 
@@ -91,27 +91,18 @@ def run(source: Path, folder: Path, model: str) -> dict[str, Any]:
         return row | {"lost": [str(error)]}
 
 
-def main(arguments: Arguments) -> int:
-    files = [entry.path for name in arguments.sets for entry in scan(arguments.data / name)]
-    rows: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for file in track(files, description="roundtrip"):
-            name = str(file.relative_to(arguments.data))
-            rows[name] = run(file, Path(folder), arguments.model)
-            if rows[name]["lost"]:
-                print(f"{name}: {'; '.join(rows[name]['lost'])}", flush=True)
-    good = sum(not row["lost"] for row in rows.values())
+def write_record(rows: dict[str, dict[str, Any]], arguments: Arguments, fingerprint: str) -> None:
     record = {
         "name": "roundtrip of every real file",
         "command": f"python -m benchmarks.roundtrip --data DATA --sets {' '.join(arguments.sets)}",
         "date": datetime.now(UTC).date().isoformat(),
         "model": arguments.model,
-        "fingerprint": hub.load(arguments.model).fingerprint,
-        "hardware": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",
+        "fingerprint": fingerprint,
+        "hardware": hardware(),
         "protocol": {"kept": "frames, height, width, fps; sound within 50 ms", "sound_correlation_at_least": IN_STEP},
         "values": {
             "files": len(rows),
-            "returned": good,
+            "returned": returned(rows),
             "with_sound": sum("Hz" in row.get("sound", "") for row in rows.values()),
             "frames": sum(row.get("frames", 0) for row in rows.values()),
         },
@@ -120,8 +111,25 @@ def main(arguments: Arguments) -> int:
     temporary = arguments.out.with_suffix(".part")
     temporary.write_text(json.dumps(record, indent=1) + "\n")
     temporary.replace(arguments.out)
-    print(f"{good} of {len(rows)} files came back")
-    return 0 if good == len(rows) else 1
+
+
+def returned(rows: dict[str, dict[str, Any]]) -> int:
+    return sum(not row["lost"] for row in rows.values())
+
+
+def main(arguments: Arguments) -> int:
+    files = [entry.path for name in arguments.sets for entry in scan(arguments.data / name)]
+    fingerprint = hub.load(arguments.model).fingerprint
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for file in track(files, description="roundtrip"):
+            name = str(file.relative_to(arguments.data))
+            rows[name] = run(file, Path(folder), arguments.model)
+            write_record(rows, arguments, fingerprint)
+            if rows[name]["lost"]:
+                print(f"{name}: {'; '.join(rows[name]['lost'])}", flush=True)
+    print(f"{returned(rows)} of {len(rows)} files came back")
+    return 0 if returned(rows) == len(rows) else 1
 
 
 if __name__ == "__main__":

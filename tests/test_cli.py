@@ -168,7 +168,13 @@ def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, mod
     frames_TCHW = frames_TCHW.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
     write(Clip(frames_TCHW, Fraction(25)), tmp_path / "long.mp4")
     command = [sys.executable, "-m", "kinolex", "roundtrip", "long.mp4", "out.webm", "--model", model]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits that it is ignored
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("*out*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
