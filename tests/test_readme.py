@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kinolex.data.worlds import WorldConfig, render
-from kinolex.evaluation.readme_table import results_table, with_table
+from kinolex.evaluation.readme_table import with_tables
 from kinolex.media import read, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,8 +53,8 @@ def test_the_commands_run(folder: Path) -> None:
             subprocess.run([sys.executable, "-m", *words, "--help"], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_the_table_is_what_the_results_say() -> None:
-    assert with_table(README, results_table(ROOT / "results")) == README
+def test_the_tables_are_what_the_results_say() -> None:
+    assert with_tables(README, ROOT) == README
 
 
 def test_every_path_the_readme_links_to_exists() -> None:

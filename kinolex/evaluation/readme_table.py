@@ -1,10 +1,11 @@
-"""The README's table of measurements, from results/*.json: python -m kinolex.evaluation.readme_table
+"""The README's tables, from results/*.json and benchmarks/peers.json: python -m kinolex.evaluation.readme_table
 
-Only results of one protocol stand in one table; the newest reconstruction result decides which.
+Only results of one protocol stand in one table.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,20 @@ from kinolex.errors import DataError
 from kinolex.evaluation.page import write_text
 from kinolex.evaluation.protocol import read_result
 
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 COLUMNS = {
     "bits_per_pixel": "bits/pixel",
     "psnr_db": "PSNR, dB",
     "ms_ssim": "MS-SSIM",
     "squeezenet_distance": "squeezenet_distance",
     "flicker": "flicker",
+}
+PEER_COLUMNS = {
+    "psnr_db": "PSNR, dB",
+    "squeezenet_distance": "squeezenet_distance",
+    "clips_per_s": "training, clips/s",
+    "encode_fps": "encode, frames/s",
+    "decode_fps": "decode, frames/s",
+    "peak_mib": "peak memory in training, MiB",
 }
 
 
@@ -32,7 +40,10 @@ def results_table(folder: Path) -> str:
         raise DataError(f"{folder} holds results of {len(hashes)} protocols; one table needs one, measure them again")
     results.sort(key=lambda result: result["mean"]["squeezenet_distance"]["mean"])
     lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
-    lines += [f"| {result['name']} | " + " | ".join(_cells(result)) + " |" for result in results]
+    lines += [
+        f"| {result['name'].removeprefix('reconstruction_')} | " + " | ".join(_cells(result)) + " |"
+        for result in results
+    ]
     clips, protocol = results[0]["n"], results[0]["protocol"]
     lines += ["", f"{clips} clips of {' and '.join(protocol['sets'])}, first {protocol['max_frames']} frames."]
     return "\n".join(lines)
@@ -48,16 +59,37 @@ def _cells(result: dict[str, Any]) -> Sequence[str]:
     return cells
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README's text with the table between its two marks."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+def peers_table(path: Path) -> str:
+    """Markdown of the benchmark against another tokenizer; behind each figure ours over theirs."""
+    record = json.loads(path.read_text())
+    ours = record["values"]["kinolex"]
+    lines = ["| | " + " | ".join(PEER_COLUMNS.values()) + " |", "| --- |" + " ---: |" * len(PEER_COLUMNS)]
+    for name, values in record["values"].items():
+        cells = []
+        for key in PEER_COLUMNS:
+            value = f"{values[key]:.3f}" if key == "squeezenet_distance" else f"{values[key]:.4g}"
+            is_speed = values is not ours and key.endswith(("fps", "per_s"))
+            cells.append(f"{value} ({ours[key] / values[key]:.1f}x)" if is_speed else value)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"{record['protocol']['training']}; {record['hardware']}."])
+
+
+def with_table(readme: str, name: str, table: str) -> str:
+    """The README's text with the table between the two marks of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = readme.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+
+
+def with_tables(readme: str, root: Path) -> str:
+    readme = with_table(readme, "results", results_table(root / "results"))
+    return with_table(readme, "peers", peers_table(root / "benchmarks" / "peers.json"))
 
 
 def main() -> None:
     root = Path(__file__).resolve().parents[2]
     readme = root / "README.md"
-    write_text(readme, with_table(readme.read_text(), results_table(root / "results")))
+    write_text(readme, with_tables(readme.read_text(), root))
 
 
 if __name__ == "__main__":
