@@ -38,6 +38,7 @@ QUANTIZERS: dict[str, QuantizerConfig] = {
     "lfq": LFQConfig(num_bits=18),
     "bsq": LFQConfig(num_bits=18, spherical=True),
 }
+CODEBOOK = ("reach", "reach_of_uniform", "perplexity")
 KEPT = ("bits_per_pixel", "psnr_db", "squeezenet_distance", "ms_ssim")
 
 
@@ -64,8 +65,8 @@ def run(name: str, seed: int, steps: int, packs: list[Pack], data: Path) -> dict
     protocol = ReconstructionProtocol(max_frames=17)
     result = evaluate_reconstruction(VideoTokenizer(model, f"{name}-{seed}"), data, protocol, data / FEATURES)
     means = {key: result["mean"][key]["mean"] for key in KEPT}
-    reach = result["codebook"][0]["reach"] / result["codebook"][0]["reach_of_uniform"]
-    record = {"quantizer": name, "seed": seed, **means, "usage_of_what_even_use_would_show": reach}
+    codebook = {key: result["codebook"][0][key] for key in CODEBOOK}
+    record = {"quantizer": name, "seed": seed, **means, **codebook}
     print(json.dumps(record), flush=True)
     return record
 
@@ -89,7 +90,7 @@ def main() -> None:
         ours = [one for one in runs if one["quantizer"] == name]
         summary[name] = {
             key: {"mean": float(np.mean([one[key] for one in ours])), "std": float(np.std([one[key] for one in ours]))}
-            for key in (*KEPT, "usage_of_what_even_use_would_show")
+            for key in (*KEPT, *CODEBOOK)
         }
     record = {
         "name": "quantizers at equal bytes",
