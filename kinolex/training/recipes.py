@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from kinolex import checkpoint, hub
@@ -72,7 +73,9 @@ def initial_model(config: TrainConfig, init: str | Path) -> Autoencoder3D:
     """
     model = hub.load(init).model
     if model.config != config.model:
-        raise CheckpointError(f"{init} is another architecture than the recipe's: {model.config} and {config.model}")
+        theirs, ours = asdict(model.config), asdict(config.model)
+        unlike = "; ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in ours if theirs[name] != ours[name])
+        raise CheckpointError(f"{init} is another architecture than the recipe's: {unlike}; choose weights that fit it")
     return model.train().requires_grad_(True)
 
 
@@ -100,7 +103,12 @@ def train_from_recipe(
 
     Returns:
         The folder of the weights, loadable with kinolex.load.
+
+    Raises:
+        UsageError: minutes that are not positive, or as load_recipe.
     """
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
     config, data, out = load_recipe(recipe), Path(data), Path(out)
     features = data / FEATURES
     with joined(device) as device:

@@ -68,8 +68,10 @@ def test_training_starts_from_given_weights_and_refuses_another_architecture(tmp
     far = sum(float((start[name] - ended[name]).square().sum()) for name in start)
     random = checkpoint.load(first).model.__class__(whole_config().model).state_dict()
     assert far < 0.5 * sum(float((random[name] - ended[name]).square().sum()) for name in random)
-    with pytest.raises(CheckpointError, match="another architecture"):
+    with pytest.raises(CheckpointError, match=r"another architecture.*fold is 4, not 2"):
         train_from_recipe(recipe, tmp_path, tmp_path / "other", cache=tmp_path / "packs", init="video-nano")
+    with pytest.raises(UsageError, match="must be positive, got -1"):
+        train_from_recipe(recipe, tmp_path, tmp_path / "other", minutes=-1)
 
 
 def test_several_processes_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
