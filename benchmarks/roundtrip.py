@@ -27,6 +27,7 @@ from kinolex.data.index import scan
 from kinolex.errors import KinolexError
 from kinolex.evaluation.protocol import hardware
 from kinolex.media import VideoReader, read_sound
+from kinolex.media.sound import track_of
 from kinolex.types import Sound
 
 OUT = Path(__file__).with_suffix(".json")
@@ -49,16 +50,18 @@ def compare(source: Path, result: Path) -> list[str]:
     """What the result has lost, in words."""
     with VideoReader(source) as reader, VideoReader(result) as again:
         before, after = reader.info, again.info
+        # On the picture's clock: sound from before the first picture is rightly gone.
+        old = track_of(source, start_s=reader.origin_s, length_s=None) if before.sound_rate_hz else None
     lost = [
         f"{name} {getattr(before, name)} became {getattr(after, name)}"
         for name in ("frames", "height", "width", "fps")
         if getattr(before, name) != getattr(after, name)
     ]
-    if (before.sound_rate_hz is None) != (after.sound_rate_hz is None):
+    if (old is None) != (after.sound_rate_hz is None):
         return [*lost, "sound came or went"]
-    if before.sound_rate_hz is None:
+    if old is None:
         return lost
-    old, new = read_sound(source), read_sound(result)
+    new = read_sound(result)
     if abs(old.duration_s - new.duration_s) > 0.05:
         lost.append(f"{old.duration_s:.3f} s of sound became {new.duration_s:.3f} s")
     if old.rate_hz == new.rate_hz and (likeness := correlation(mono(old), mono(new))) < IN_STEP:
