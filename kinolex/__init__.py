@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinolex import errors, metrics
     from kinolex.checkpoint import save
+    from kinolex.compression import compress, decompress, decompress_tokens
     from kinolex.hub import load, push
     from kinolex.media import read, write
     from kinolex.types import Clip, Extent, Sound, Tokens
@@ -29,6 +30,9 @@ __all__ = [
     "Sound",
     "Tokens",
     "__version__",
+    "compress",
+    "decompress",
+    "decompress_tokens",
     "errors",
     "load",
     "metrics",
@@ -43,6 +47,9 @@ _HOMES = {
     "Extent": "kinolex.types",
     "Sound": "kinolex.types",
     "Tokens": "kinolex.types",
+    "compress": "kinolex.compression",
+    "decompress": "kinolex.compression",
+    "decompress_tokens": "kinolex.compression",
     "load": "kinolex.hub",
     "push": "kinolex.hub",
     "read": "kinolex.media",

@@ -1,9 +1,9 @@
 """The verbs, composed of the rooms below: nothing here computes.
 
-    roundtrip   file -> tokens -> file      encode   file -> token file      decode   token file -> file
-    info        file, token file or model -> what it is
+    roundtrip   file -> tokens -> file      encode     file -> token file     decode       token file -> file
+    info        anything -> what it is      compress   file -> .klx           decompress   .klx -> file
 
-The first three stream: memory does not grow with the length of the video.
+All but info stream: memory does not grow with the length of the video.
 """
 
 from __future__ import annotations
@@ -15,17 +15,33 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from kinolex import checkpoint, hub
+from kinolex.codec.container import read_index
+from kinolex.codec.priors import Prior
+from kinolex.compression import (
+    SUFFIX,
+    CompressConfig,
+    FindCoder,
+    Lost,
+    blocks_of,
+    compress_stream,
+    decompress_at,
+    decompress_stream,
+    describe,
+    read_sound,
+    shipped_coder,
+)
 from kinolex.data.token_store import load_tokens, save_tokens
-from kinolex.errors import UsageError
+from kinolex.errors import MissingFile, StreamError, UsageError
 from kinolex.media import VideoReader, VideoWriter, probe, resize_frames, write
+from kinolex.media.opening import replacing
 from kinolex.media.sound import track_of
-from kinolex.metrics import PSNR_CAP_DB
+from kinolex.metrics import PSNR_CAP_DB, bits_per_pixel
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Extent, Sound, Tokens
 
@@ -138,7 +154,7 @@ def roundtrip(
         height=extent.height,
         width=extent.width,
         fps=str(extent.fps),
-        sound="none" if sound is None else f"{sound.duration_s:.2f} s at {sound.rate_hz} Hz",
+        sound=_sound_words(sound),
         tokens=passing.tokens,
         vocab_size=tokenizer.vocab_size,
         token_bits_per_pixel=bits / extent.pixels,
@@ -200,8 +216,149 @@ def decode(
     return _write_stream(_reported(decoded, tokens.extent.frames, on_frames), Path(target), sound)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressReport:
+    """What a compression did; all figures are of this run."""
+
+    source: str
+    target: str
+    bytes: int
+    bits_per_pixel: float
+    """Of the whole file, sound and all."""
+    kbps: float
+    frames: int
+    size: str
+    fps: str
+    sound: str
+    seconds: float
+    frames_per_second: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compress(
+    source: str | Path,
+    target: str | Path,
+    tokenizer: VideoTokenizer,
+    prior: Prior,
+    config: CompressConfig | None = None,
+    *,
+    lines: int | None = None,
+    on_frames: OnFrames = _silent,
+) -> CompressReport:
+    """A media file into a .klx file, with its sound.
+
+    Args:
+        prior: of the tokenizer, see hub.load_prior.
+        config: rate and chunks.
+        lines: scale the short side down to this many lines first; None keeps the size.
+
+    Raises:
+        UsageError: another suffix than .klx, `lines` below 1, or the target is the source.
+        KinolexError: of the media and tokenizer layers; no partial target is left.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix.lower() != SUFFIX:
+        raise UsageError(f"compressed files are written as {SUFFIX}, got {target}; name it {target.stem}{SUFFIX}")
+    _refuse_same(source, target)
+    _check_lines(lines)
+    began, size, frames, extent = time.monotonic(), 0, 0, None
+    with VideoReader(source) as reader, replacing(target) as temporary, temporary.open("wb") as file:
+        sound = _sound_of(source, reader)
+
+        def counted() -> Iterator[Clip]:
+            nonlocal extent, frames
+            for clip in _scaled(reader, lines):
+                extent = clip.extent
+                yield clip
+                frames += clip.num_frames
+                on_frames(frames, reader.info.frames)
+
+        for data in compress_stream(counted(), tokenizer, prior, config, sound=sound):
+            file.write(data)
+            size += len(data)
+    assert extent is not None  # a reader gives at least one frame or raises
+    extent, seconds = replace(extent, frames=frames), time.monotonic() - began
+    return CompressReport(
+        source=source.name,
+        target=target.name,
+        bytes=size,
+        bits_per_pixel=bits_per_pixel(size, extent.pixels),
+        kbps=8 * size * float(extent.fps) / extent.frames / 1000,
+        frames=extent.frames,
+        size=f"{extent.width}x{extent.height}",
+        fps=str(extent.fps),
+        sound=_sound_words(sound),
+        seconds=seconds,
+        frames_per_second=extent.frames / seconds,
+    )
+
+
+def decompress(
+    source: str | Path,
+    target: str | Path,
+    find_coder: FindCoder = shipped_coder,
+    *,
+    on_lost: Callable[[Lost], None] | None = None,
+    on_frames: OnFrames = _silent,
+) -> Extent:
+    """A .klx file into a media file, with its sound.
+
+    Args:
+        find_coder: by default the shipped models are searched.
+        on_lost: called for every damaged stretch, which then holds the picture before it; None makes damage an error.
+
+    Raises:
+        StreamError: damaged or cut; the target then holds everything before. Made by a model that is not here.
+        MissingFile: no such file. KinolexError: of the media and tokenizer layers; no partial target is left.
+    """
+    source, target = Path(source), Path(target)
+    broken: list[StreamError] = []
+
+    def up_to_damage(clips: Iterator[Clip]) -> Iterator[Clip]:
+        yield next(clips)  # damage before the first picture leaves nothing to write
+        try:
+            yield from clips
+        except StreamError as error:
+            broken.append(error)
+
+    with _open_klx(source) as file:
+        sound = read_sound(file, tolerate=True)
+        total = _frames_in(file)
+        file.seek(0)
+        clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost)
+        extent = _write_stream(_reported(up_to_damage(clips), total, on_frames), target, sound)
+    for error in broken:
+        raise type(error)(f"{error}; {target} holds the {extent.frames} frames before")
+    return extent
+
+
+def decompress_frame(
+    source: str | Path, target: str | Path, frame: int, find_coder: FindCoder = shipped_coder
+) -> Extent:
+    """One frame of a .klx file as an image; reads the header, the index and its chunk alone. Errors as decompress."""
+    with _open_klx(Path(source)) as file:
+        clip = decompress_at(file, frame, find_coder)
+    write(clip, Path(target))
+    return clip.extent
+
+
+def _open_klx(path: Path) -> BinaryIO:
+    if not path.is_file():
+        raise MissingFile(f"no file at {path}")
+    return path.open("rb")
+
+
+def _frames_in(file: BinaryIO) -> int | None:
+    try:
+        return sum(read_index(file)[0].frames)
+    except StreamError:
+        return None
+
+
 def info(source: str | Path) -> dict[str, Any]:
-    """What a media file, a token file, a checkpoint folder or a model name is: "kind" and facts that JSON can hold.
+    """What a media, token or .klx file, a checkpoint folder or a model name is: "kind" and facts that JSON can hold.
 
     Raises:
         KinolexError: it is none of these, or damaged.
@@ -209,6 +366,9 @@ def info(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.is_file() and path.suffix.lower() == TOKEN_SUFFIX:
         return {"kind": "tokens", **describe_tokens(load_tokens(path))}
+    if path.is_file() and path.suffix.lower() == SUFFIX:
+        with path.open("rb") as file:
+            return {"kind": "klx", **describe(file)}
     if path.is_file() or (path.suffix and not path.is_dir()):
         facts = probe(path)  # raises the named error for a file that is not there
         values = {name: getattr(facts, name) for name in facts.__slots__}
@@ -257,6 +417,10 @@ def _sound_of(path: Path, reader: VideoReader) -> Sound | None:
     if reader.info.sound_codec is None:
         return None
     return track_of(path, start_s=reader.origin_s, length_s=None)
+
+
+def _sound_words(sound: Sound | None) -> str:
+    return "none" if sound is None else f"{sound.duration_s:.2f} s at {sound.rate_hz} Hz"
 
 
 def _reported(clips: Iterable[Clip], total: int | None, on_frames: OnFrames) -> Iterator[Clip]:

@@ -3,6 +3,7 @@
     folder/config.json        what to build: {"format", "fingerprint", "config": {"type": ..., ...}, "extra"}
     folder/model.safetensors  the weights, and nothing that could run
     folder/README.md          the card: data, recipe, commit, measured results
+    folder/prior.safetensors  of the token codec, if one was trained for these weights (kinolex.codec.priors)
 
 The fingerprint is a hash over the config and the stored weights; tokens carry it. Loading refuses what it does not
 recognise: unknown classes or fields, values of another type, missing or foreign tensors, pickles, truncated files.
@@ -28,12 +29,16 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
-from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
+from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
+from kinolex.tokenizers.networks import Network, NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
+from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.tokenizers.video import VideoTokenizer
 
 FORMAT = "kinolex-checkpoint-1"
-CLASSES = {cls.__name__: cls for cls in (AutoencoderConfig, FSQConfig, LFQConfig, ResidualConfig, VQConfig)}
+CLASSES = {
+    cls.__name__: cls for cls in (AutoencoderConfig, RecurrentConfig, FSQConfig, LFQConfig, ResidualConfig, VQConfig)
+}
 """Everything a config.json may name; nothing is imported by name."""
 
 MAX_DEPTH = 16
@@ -41,12 +46,12 @@ MAX_DEPTH = 16
 MAX_LEVELS = 1024
 """Levels of a residual quantizer; they may own no tensor, so their number cannot be checked against the weights."""
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD, PRIOR = "config.json", "model.safetensors", "README.md", "prior.safetensors"
 
 
 def save(
     folder: str | Path,
-    model: Autoencoder3D,
+    model: Network,
     *,
     card: str,
     extra: dict[str, Any] | None = None,
@@ -56,6 +61,7 @@ def save(
 
     Args:
         folder: where; made if missing. A folder that holds anything but a checkpoint is refused, not replaced.
+            A prior in it goes: it was trained for other weights.
         model: its config and weights are stored.
         card: Markdown for people: data, recipe, commit, results.
         extra: anything else for config.json that JSON can hold; not part of the fingerprint.
@@ -95,7 +101,7 @@ def load(folder: str | Path) -> VideoTokenizer:
     description = read_description(folder)
     weights = _read_weights(folder / WEIGHTS)
     config = from_json(description["config"])
-    if not isinstance(config, AutoencoderConfig):
+    if not isinstance(config, NetworkConfig):
         raise CheckpointError(f"{folder} describes a {type(config).__name__}, which is no tokenizer")
     if fingerprint(description["config"], weights) != description["fingerprint"]:
         raise CheckpointError(
@@ -103,7 +109,7 @@ def load(folder: str | Path) -> VideoTokenizer:
             "again"
         )
     _check_fit(folder, config, weights)
-    model = Autoencoder3D(config)
+    model = build_network(config)
     model.load_state_dict(weights)
     return VideoTokenizer(model, description["fingerprint"])
 
@@ -185,16 +191,17 @@ def _is_of_type(value: Any, hint: Any) -> bool:
     return type(value) is hint or (hint is float and type(value) is int)
 
 
-def _check_fit(folder: Path, config: AutoencoderConfig, weights: dict[str, Tensor]) -> None:
+def _check_fit(folder: Path, config: NetworkConfig, weights: dict[str, Tensor]) -> None:
     """Compare the weights with the network that the config asks for, before any memory is given to it."""
-    blocks = sum(config.encoder_blocks) + sum(config.decoder_blocks) + 2 * max(config.middle_blocks, 0)
+    middle = 0 if isinstance(config, RecurrentConfig) else 2 * max(config.middle_blocks, 0)
+    blocks = sum(config.encoder_blocks) + sum(config.decoder_blocks) + middle
     if blocks > len(weights):  # a block owns several tensors; a config that asks for a million is not built to find out
         raise CheckpointError(f"{folder}: {CONFIG} asks for {blocks} blocks but {WEIGHTS} has {len(weights)} tensors")
     if isinstance(config.quantizer, ResidualConfig) and config.quantizer.num_levels > MAX_LEVELS:
         raise CheckpointError(f"{folder}: {CONFIG} asks for {config.quantizer.num_levels} levels of quantizers")
     try:
         with torch.device("meta"):
-            wanted = Autoencoder3D(config).state_dict()
+            wanted = build_network(config).state_dict()
     except (ConfigError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: no network can be built as {CONFIG} says: {error}") from error
     for problem, names in (
@@ -216,7 +223,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when all went well and vanishes when not."""
     _recover(folder)
     if folder.exists() and not (
-        folder.is_dir() and {item.name for item in folder.iterdir()} <= {CONFIG, WEIGHTS, CARD}
+        folder.is_dir() and {item.name for item in folder.iterdir()} <= {CONFIG, WEIGHTS, CARD, PRIOR}
     ):
         raise UsageError(f"{folder} exists and holds other things than a checkpoint; give a new folder")
     temporary, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")

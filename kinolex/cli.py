@@ -136,8 +136,91 @@ def decode(
 
 
 @app.command
+def compress(
+    source: Source,
+    target: Target,
+    model: str = "video-nano",
+    quality: int | None = None,
+    bpp: float | None = None,
+    rate_kbps: float | None = None,
+    lines: int | None = None,
+    chunk_frames: int = 49,
+    sound_kbps: float = 32.0,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """A video, GIF or image into a .klx file, with its sound.
+
+    Example: kinolex compress in.mp4 out.klx --quality 50
+
+    Args:
+        source: any file FFmpeg reads.
+        target: the .klx file.
+        model: shipped name, folder, or hub repository.
+        quality: 0 to 100; 65, the default, codes at full size. Give this, bpp or rate-kbps.
+        bpp: bits per pixel that the whole file may take on average, sound and all.
+        rate_kbps: the same in kilobits per second.
+        lines: scale the short side down to this first; by default the size stays.
+        chunk_frames: frames that are coded together: a seek decodes so many, and damage costs so many.
+        sound_kbps: of the sound, in kilobits per second.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    from kinolex import api, hub
+    from kinolex.compression import CompressConfig
+
+    config = CompressConfig(quality=quality, bpp=bpp, kbps=rate_kbps, chunk_frames=chunk_frames, sound_kbps=sound_kbps)
+    tokenizer = _load(model, device)
+    prior = hub.load_prior(model, tokenizer)
+    with _frames_bar(source.name) as bar:
+        report = api.compress(source, target, tokenizer, prior, config, lines=lines, on_frames=bar)
+    _show(report.as_dict(), json)
+
+
+@app.command
+def decompress(
+    source: Source,
+    target: Target,
+    model: str | None = None,
+    frame: int | None = None,
+    tolerate: bool = False,
+    json: bool = False,
+) -> None:
+    """A .klx file back into a video, GIF or image, with its sound.
+
+    Example: kinolex decompress out.klx back.mp4
+
+    Args:
+        source: written by kinolex compress.
+        target: .mp4, .webm, .gif, or .png .jpg .webp for one frame.
+        model: that made the file; by default the shipped ones are searched.
+        frame: only this one, counted from 0, into an image; reads no more of the file than it needs.
+        tolerate: hold the picture over what is damaged or missing instead of stopping there.
+        json: print what was written as JSON.
+    """
+    from kinolex import api
+    from kinolex.compression import Lost, coder_of
+
+    lost: list[Lost] = []
+    if frame is not None:
+        extent = api.decompress_frame(source, target, frame, coder_of(model))
+    else:
+        with _frames_bar(source.name) as bar:
+            on_lost = lost.append if tolerate else None
+            extent = api.decompress(source, target, coder_of(model), on_lost=on_lost, on_frames=bar)
+    size = f"{extent.width}x{extent.height}"
+    facts: dict[str, Any] = {"file": str(target), "frames": extent.frames, "size": size, "fps": str(extent.fps)}
+    if tolerate:
+        facts["lost_frames"] = sum(stretch.frames for stretch in lost)
+        for stretch in lost:
+            last = stretch.first_frame + stretch.frames - 1
+            print(f"frames {stretch.first_frame} to {last} are concealed: {stretch.reason}", file=sys.stderr)
+    _show(facts, json)
+
+
+@app.command
 def info(source: Annotated[str, tyro.conf.Positional], json: bool = False) -> None:
-    """What a media file, a token file or a model is.
+    """What a media, token or .klx file or a model is.
 
     Example: kinolex info video-nano
 

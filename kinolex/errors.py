@@ -12,6 +12,9 @@
     +-- CheckpointError       weights or a config that are truncated, foreign, pickled or do not fit
     |   +-- UnknownModel      a name that is neither shipped, a folder, nor a hub repository
     +-- TokenError            tokens that do not belong to this tokenizer or are damaged
+    +-- StreamError           a .klx file that cannot be decoded here: foreign, too large, or made with another prior
+    |   +-- TruncatedStream   it ends before its end mark
+    |   +-- DamagedStream     bytes changed on the way: a checksum or a stated size does not fit
     +-- TrainingError         training cannot go on (non-finite after roll-backs, state that does not fit)
     +-- MissingExtra          an optional package is needed; the message names the install command
 
@@ -65,6 +68,18 @@ class UnknownModel(CheckpointError):
 
 class TokenError(KinolexError):
     """Tokens that do not belong to this tokenizer or are damaged."""
+
+
+class StreamError(KinolexError):
+    """A .klx file that cannot be decoded here."""
+
+
+class TruncatedStream(StreamError):
+    """A .klx file that ends before its end mark."""
+
+
+class DamagedStream(StreamError):
+    """A .klx file whose bytes changed on the way."""
 
 
 class TrainingError(KinolexError):

@@ -9,7 +9,9 @@ import importlib.util
 from pathlib import Path
 
 from kinolex import checkpoint
-from kinolex.errors import MissingExtra, UnknownModel
+from kinolex.codec.priors import PlainPrior, Prior
+from kinolex.codec.priors import load_prior as load_prior_file
+from kinolex.errors import CheckpointError, MissingExtra, UnknownModel
 from kinolex.tokenizers.video import VideoTokenizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -46,6 +48,36 @@ def load(name: str | Path = DEFAULT) -> VideoTokenizer:
     return checkpoint.load(locate(name))
 
 
+def name_of(fingerprint: str) -> str:
+    """The shipped model with this fingerprint.
+
+    Raises:
+        UnknownModel: none has it.
+    """
+    for name in shipped():
+        if checkpoint.read_description(PRETRAINED / name)["fingerprint"] == fingerprint:
+            return name
+    raise UnknownModel(
+        f"no shipped model has fingerprint {fingerprint[:16]} (there are {', '.join(shipped())}); "
+        "name the one that made the file"
+    )
+
+
+def load_prior(name: str | Path, tokenizer: VideoTokenizer) -> Prior:
+    """The codec's prior of a model: the trained one beside its weights, or the plain one where there is none.
+
+    Raises:
+        UnknownModel: as locate. CheckpointError: the prior is damaged or made for another vocabulary.
+    """
+    path = locate(name) / checkpoint.PRIOR
+    if not path.is_file():
+        return PlainPrior(tokenizer.vocab_size, tokenizer.num_levels)
+    prior = load_prior_file(path)
+    if prior.vocab_size(tokenizer.num_levels) != tokenizer.vocab_size:
+        raise CheckpointError(f"{path} is a prior for another vocabulary than that of {name}; train one for it")
+    return prior
+
+
 def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
     """Upload a checkpoint folder to the hub; returns its address. Needs `pip install kinolex[hub]` and a login."""
     checkpoint.load(folder)  # refuse to publish what could not be loaded
@@ -64,7 +96,7 @@ def _fetch(repository: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        wanted = [checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.CARD]
+        wanted = [checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.CARD, checkpoint.PRIOR]
         return Path(snapshot_download(repository, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UnknownModel(f"{repository!r} is no folder here and cannot be fetched from the hub: {error}") from error

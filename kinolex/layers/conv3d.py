@@ -114,8 +114,12 @@ def drop_first_copies(module: nn.Module, x_BCTHW: Tensor, time: int, cache: Stre
 
 
 def channels_last(module: Module) -> Module:
-    """Lay the weights of 3D convolutions out channels-last, in place: twice as fast on CPUs in bfloat16."""
-    return module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch's stubs
+    """Lay the weights of convolutions out channels-last, in place: twice as fast on CPUs in bfloat16."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in layouts:
+            parameter.data = parameter.data.contiguous(memory_format=layouts[parameter.ndim])
+    return module
 
 
 def average_pool(x_BCTHW: Tensor, time: int, space: int) -> Tensor:

@@ -42,8 +42,8 @@ class PositionNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:  # type: ignore[override]
-        # In channels-last memory both regroupings are views.
-        return rearrange(super().forward(rearrange(x_BCTHW, "b c t h w -> b t h w c")), "b t h w c -> b c t h w")
+        # In channels-last memory both regroupings are views. Pictures (B C H W) are as welcome as clips.
+        return rearrange(super().forward(rearrange(x_BCTHW, "b c ... -> b ... c")), "b ... c -> b c ...")
 
 
 class AdaptiveGroupNorm(nn.Module):

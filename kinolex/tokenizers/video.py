@@ -20,8 +20,9 @@ from torch import Tensor
 
 from kinolex.errors import ShapeError, TokenError, UsageError
 from kinolex.layers.conv3d import StreamCache, channels_last
-from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.base import check_fingerprint
+from kinolex.tokenizers.networks import Network, NetworkConfig
+from kinolex.tokenizers.quantizers import FiniteScalarQuantizer
 from kinolex.types import Clip, Extent, Tokens
 
 CAUSAL_BLOCK_LATENTS = 1
@@ -34,7 +35,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class VideoTokenizer:
-    """Tokenizer over an Autoencoder3D.
+    """Tokenizer over a trained network.
 
     Args:
         model: trained network; put into evaluation mode.
@@ -45,7 +46,7 @@ class VideoTokenizer:
     Source: design of MAGVIT-v2, arXiv 2310.05737: an image is a clip of one frame, 1 + 4t frames are 1 + t latents.
     """
 
-    def __init__(self, model: Autoencoder3D, fingerprint: str, *, precision: Precision = "auto") -> None:
+    def __init__(self, model: Network, fingerprint: str, *, precision: Precision = "auto") -> None:
         self.model = channels_last(model.eval().requires_grad_(False))
         self.fingerprint = fingerprint
         self.device = torch.device("cpu")
@@ -62,7 +63,7 @@ class VideoTokenizer:
         return self
 
     @property
-    def config(self) -> AutoencoderConfig:
+    def config(self) -> NetworkConfig:
         return self.model.config
 
     @property
@@ -105,12 +106,34 @@ class VideoTokenizer:
 
         Yields:
             Tokens of one block; extent.frames counts the block's real frames. Joined along time they equal encode of
-            the
-            joined clip. The delay is at most one block (4 frames for the causal presets).
+            the joined clip. The delay is at most one block (4 frames for the causal presets).
 
         Raises:
             ShapeError: a piece of another size or rate than the first.
         """
+        for latents_BDthw, extent in self._latent_blocks(clips):
+            ids_BQthw = self.model.quantizer(latents_BDthw).ids_BQthw
+            yield Tokens(ids_BQthw[0].cpu(), "video", self.fingerprint, extent)
+
+    @torch.inference_mode()
+    def places(self, clip: Clip) -> Tensor:
+        """Where the clip's latents lie on the axes of the quantizer's digits, for encoders that weigh error and rate.
+
+        Returns:
+            float32 [t, h, w, D] on the CPU, one D per digit of an id, least significant first; rounded they are the
+            digits of encode(clip).
+
+        Raises:
+            UsageError: the quantizer does not round digits (only finite scalar quantization does).
+        """
+        quantizer = self.model.quantizer
+        if not isinstance(quantizer, FiniteScalarQuantizer):
+            raise UsageError(f"a {type(quantizer).__name__} has no places between its ids; choose a model with FSQ")
+        blocks = [quantizer.places(latents_BDthw)[0] for latents_BDthw, _ in self._latent_blocks([clip])]
+        return rearrange(torch.cat(blocks, dim=1), "d t h w -> t h w d").cpu()
+
+    def _latent_blocks(self, clips: Iterable[Clip]) -> Iterator[tuple[Tensor, Extent]]:
+        """Latents_BDthw of every block, float32, and the extent of its real frames."""
         cache = StreamCache()
         first: Clip | None = None
         waiting_TCHW = torch.empty(0)
@@ -162,7 +185,7 @@ class VideoTokenizer:
         carried = CAUSAL_BLOCK_LATENTS * self.config.time_factor
         return carried if cache else carried - self.config.time_factor + 1
 
-    def _encode_block(self, frames_TCHW: Tensor, like: Clip, cache: StreamCache) -> Tokens:
+    def _encode_block(self, frames_TCHW: Tensor, like: Clip, cache: StreamCache) -> tuple[Tensor, Extent]:
         time, space = self.config.time_factor, self.config.space_factor
         frames = len(frames_TCHW)
         lead = 1 if self.config.causal and not cache else 0
@@ -172,9 +195,7 @@ class VideoTokenizer:
             pixels_BCTHW = F.pad(pixels_BCTHW, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
         with self._autocast():
             latents_BDthw = self.model.encode(pixels_BCTHW, cache if self.config.causal else None)
-        ids_BQthw = self.model.quantizer(latents_BDthw.float()).ids_BQthw
-        extent = replace(like.extent, frames=frames)
-        return Tokens(ids_BQthw[0].cpu(), "video", self.fingerprint, extent)
+        return latents_BDthw.float(), replace(like.extent, frames=frames)
 
     def _decode_block(self, ids_Qthw: Tensor, extent: Extent, cache: StreamCache, frames_due: int) -> Clip:
         latents_BDthw = self.model.quantizer.latents_from_ids(ids_Qthw.unsqueeze(0).to(self.device))

@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kinolex.layers.conv3d import SpaceToDepth
-from kinolex.tokenizers.autoencoder3d import Autoencoder3D
+from kinolex.tokenizers.networks import Network
 from kinolex.tokenizers.quantizers.base import mean_over_processes
 from kinolex.training.config import DiscriminatorConfig, TrainConfig
 from kinolex.training.processes import average_gradients_
@@ -99,9 +99,7 @@ class Adversary:
         self.network = Discriminator(config.discriminator).to(device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.discriminator.lr, betas=(0.0, 0.99))
 
-    def generator_terms(
-        self, output_BCTHW: Tensor, terms: dict[str, Tensor], model: Autoencoder3D
-    ) -> dict[str, Tensor]:
+    def generator_terms(self, output_BCTHW: Tensor, terms: dict[str, Tensor], model: Network) -> dict[str, Tensor]:
         """Non-saturating loss, scaled so that its gradient at the decoder's last layer matches the other terms'."""
         self.network.requires_grad_(False)
         with torch.autocast(output_BCTHW.device.type, dtype=torch.bfloat16):

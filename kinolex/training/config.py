@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kinolex.errors import ConfigError
-from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
+from kinolex.tokenizers.networks import NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    model: AutoencoderConfig
+    model: NetworkConfig
     stages: tuple[StageConfig, ...]
     data: tuple[str, ...]
     """Names of the collections below the data folder."""

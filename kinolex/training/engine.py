@@ -1,6 +1,6 @@
 """The training loop, read from top to bottom: batch, forward, losses, backward, step, average, say, save.
 
-Loader.batch(step) -> uint8 -> [-1, 1] -> Autoencoder3D -> losses -> gradients -> Optimizers -> EMA
+Loader.batch(step) -> uint8 -> [-1, 1] -> network -> losses -> gradients -> Optimizers -> EMA
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kinolex.errors import CheckpointError, TrainingError
 from kinolex.layers.conv3d import channels_last
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.metrics.structure import ms_ssim_loss_B
-from kinolex.tokenizers.autoencoder3d import Autoencoder3D
+from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.training.adversarial import Adversary
 from kinolex.training.config import StageConfig, TrainConfig
@@ -66,14 +66,14 @@ class Trainer:
         features_path: Path | None = None,
         device: str = "cpu",
         render_world: RenderWorld | None = None,
-        model: Autoencoder3D | None = None,
+        model: Network | None = None,
     ) -> None:
         self.config, self.packs, self.folder, self.render_world = config, packs, folder, render_world
         self.device = torch.device(device)
         self.rank, self.world_size = rank(), world_size()
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        model = model or Autoencoder3D(config.model)
+        model = model or build_network(config.model)
         self.model = channels_last(model.to(self.device))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizers = Optimizers(self.model, config.optimizer, config.total_steps)
@@ -88,7 +88,7 @@ class Trainer:
     def state_path(self) -> Path:
         return self.folder / "state.safetensors"
 
-    def run(self, *, minutes: float | None = None) -> Autoencoder3D:
+    def run(self, *, minutes: float | None = None) -> Network:
         """Train; returns the averaged network. Stops cleanly and saves after `minutes` or on an interrupt."""
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         total = self.config.total_steps

@@ -17,7 +17,7 @@ from kinolex.data.index import scan
 from kinolex.data.loader import RenderWorld
 from kinolex.data.packs import Pack, build_pack
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
-from kinolex.tokenizers.autoencoder3d import Autoencoder3D
+from kinolex.tokenizers.networks import Network
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
 from kinolex.training.processes import joined, rank, wait_for_all
@@ -65,7 +65,7 @@ def open_packs(config: TrainConfig, data: Path, cache: Path) -> list[Pack]:
     return packs
 
 
-def initial_model(config: TrainConfig, init: str | Path) -> Autoencoder3D:
+def initial_model(config: TrainConfig, init: str | Path) -> Network:
     """Trained weights to start from instead of random ones.
 
     Raises:

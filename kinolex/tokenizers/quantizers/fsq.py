@@ -54,13 +54,23 @@ class FiniteScalarQuantizer(nn.Module):
         check_latents(latents_BDthw, self.latent_dim)
         with torch.autocast(latents_BDthw.device.type, enabled=False):
             top = (self.levels - 1).float()
-            # From (-1, 1) to (-edge, top + edge): an odd or even number of levels alike lies symmetric around 0.
-            place_BDthw = (torch.tanh(latents_BDthw.float()) * EDGE + 1.0) * top / 2.0
+            place_BDthw = self._bounded(latents_BDthw)
             digits_BDthw = place_BDthw.round().clamp(min=torch.zeros_like(top), max=top)
             passed_BDthw = straight_through(place_BDthw, digits_BDthw)
             ids_B1thw = (digits_BDthw.long() * self.radix).sum(dim=1, keepdim=True)
             values_BDthw = passed_BDthw * 2.0 / top - 1.0
         return Quantized(values_BDthw.to(latents_BDthw.dtype), ids_B1thw, {})
+
+    def places(self, latents_BDthw: Tensor) -> Tensor:
+        """Before rounding, within [0, levels - 1], float32: rounded they are the digits of the ids."""
+        check_latents(latents_BDthw, self.latent_dim)
+        with torch.autocast(latents_BDthw.device.type, enabled=False):
+            top = (self.levels - 1).float()
+            return self._bounded(latents_BDthw).clamp(min=torch.zeros_like(top), max=top)
+
+    def _bounded(self, latents_BDthw: Tensor) -> Tensor:
+        # From (-1, 1) to (-edge, top + edge): an odd or even number of levels alike lies symmetric around 0.
+        return (torch.tanh(latents_BDthw.float()) * EDGE + 1.0) * (self.levels - 1).float() / 2.0
 
     def latents_from_ids(self, ids_BQthw: Tensor) -> Tensor:
         """Values in [-1, 1], float32. Raises TokenError for ids outside the vocabulary."""

@@ -1,0 +1,94 @@
+"""Integer logits -> integer frequencies -> range coder: where digits become bytes and bytes digits.
+
+    logits, 1/16 bit --table--> weights --integer division--> frequencies, sum 2**24 --constriction--> 32-bit words
+
+No floating point decides anything: the frequencies are integers, handed to the coder as floats that hold them exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import constriction
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_coding: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue] - a native module without stubs
+PRECISION = 24
+TOTAL = 2**PRECISION
+"""Sum of the frequencies of one digit's values."""
+UNITS_PER_BIT = 16
+"""A logit of 16 more makes a value twice as likely."""
+LEAST = 20 * UNITS_PER_BIT
+"""Values more than this below the best are as unlikely as one exactly this far below."""
+
+SHARES = _coding.model.Categorical(perfect=False)
+"""Gives every value 1 of TOTAL and shares out the rest in proportion, rounding down: see _shares."""
+
+WEIGHTS = torch.tensor([round(2.0 ** (20 - distance / UNITS_PER_BIT)) for distance in range(LEAST + 1)])
+"""Weight of a value by its distance below the best; rounding is unambiguous, no entry lies near a half."""
+
+
+def frequencies_NV(logits_NV: Tensor) -> Tensor:
+    """How often, of TOTAL times, each value of a digit is expected; at least once.
+
+    Args:
+        logits_NV: integers in units of 1/16 bit, in any dtype.
+
+    Returns:
+        int64, every row sums to TOTAL: 1 + floor(weight x (TOTAL - V) / sum of weights), the remainder to the best
+        value (the first of equals).
+    """
+    logits_NV = logits_NV.long()
+    best_N1 = logits_NV.amax(dim=1, keepdim=True)
+    weights_NV = WEIGHTS.to(logits_NV.device)[(best_N1 - logits_NV).clamp_(max=LEAST)]
+    share_NV = weights_NV * (TOTAL - logits_NV.shape[1]) // weights_NV.sum(dim=1, keepdim=True) + 1
+    remainder_N1 = TOTAL - share_NV.sum(dim=1, keepdim=True)
+    # argmax may name any of equal maxima, so the first is given the largest key.
+    earlier_V = torch.arange(logits_NV.shape[1], 0, -1, device=logits_NV.device)
+    first_N1 = ((logits_NV == best_N1) * earlier_V).argmax(dim=1, keepdim=True)
+    return share_NV.scatter_add_(1, first_N1, remainder_N1)
+
+
+def bits_NV(frequencies: Tensor) -> Tensor:
+    """What every value would cost, float64."""
+    return PRECISION - torch.log2(frequencies.double())
+
+
+class DigitEncoder:
+    """Collects digits with their frequencies; `finish` gives the bytes."""
+
+    def __init__(self) -> None:
+        self._coder = _coding.queue.RangeEncoder()
+
+    def put(self, digits_N: Tensor, frequencies: Tensor) -> None:
+        """Append N digits; row n of frequencies [N, V] is digit n's."""
+        self._coder.encode(_int32(digits_N), SHARES, _shares(frequencies))
+
+    def finish(self) -> bytes:
+        """All digits so far: 32-bit words, most significant byte first, without trailing zero bytes."""
+        return self._coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+
+
+class DigitDecoder:
+    """The inverse of DigitEncoder; missing bytes count as zeros, so damage gives wrong digits, never a crash."""
+
+    def __init__(self, data: bytes) -> None:
+        words = np.frombuffer(data + bytes(-len(data) % 4), dtype=">u4").astype(np.uint32)
+        self._coder = _coding.queue.RangeDecoder(words)
+
+    def get(self, frequencies: Tensor) -> Tensor:
+        """The next N digits, int64; row n of frequencies [N, V] is digit n's."""
+        digits: NDArray[np.int32] = self._coder.decode(SHARES, _shares(frequencies))
+        return torch.from_numpy(digits.astype(np.int64)).to(frequencies.device)
+
+
+def _int32(digits_N: Tensor) -> NDArray[np.int32]:
+    return digits_N.to(torch.int32).cpu().numpy()
+
+
+def _shares(frequencies: Tensor) -> NDArray[np.float32]:
+    """Frequencies less the 1 that SHARES adds: they sum to all that it has to share, so nothing is rounded."""
+    return (frequencies - 1).to(torch.float32).cpu().numpy()

@@ -1,0 +1,134 @@
+"""The integer network behind a learned prior: exact on every machine, at the speed of a matrix product.
+
+    previous two latent frames --one-hot--> trunk --+
+    groups already known       --one-hot--> context +--> mix, at a group's positions --> heads, one per digit --> logits
+
+Weights and activations are small integers held in float32. Every partial sum of a layer is an integer below 2**24 (a
+bound over the weights proves it when they are loaded), so the sums are exact in any order, with or without fused
+multiply-add, on any processor. docs/bitstream.md defines the same arithmetic in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kinolex.errors import CheckpointError, ConfigError
+
+ONE = 32
+"""The integer that stands for 1.0 in activations."""
+TOP = 127
+"""Largest activation, just below 4.0; also the largest magnitude of a weight."""
+EXACT = 2**24
+"""Integers up to here are exact in float32."""
+GROUPS = ((0, 0), (1, 1), (0, 1), (1, 0))
+"""(row, column) modulo 2 of the positions decoded together, in order."""
+FRAMES_BACK = 2
+"""Previous latent frames that the trunk sees."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    levels: tuple[int, ...]
+    """Values per digit of an id, least significant digit first; their product is the tokenizer's vocabulary."""
+    channels: int = 128
+    trunk_layers: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.levels or not all(2 <= size <= 256 for size in self.levels) or len(self.levels) > 64:
+            raise ConfigError(f"a prior needs 1 to 64 digits of 2 to 256 values each, got {self.levels}")
+        if not 1 <= self.channels <= 1024 or not 1 <= self.trunk_layers <= 16:
+            raise ConfigError(
+                f"a prior needs 1 to 1024 channels and 1 to 16 trunk layers, "
+                f"got {self.channels} and {self.trunk_layers}"
+            )
+
+    @property
+    def one_hot_channels(self) -> int:
+        return sum(self.levels)
+
+    def layer_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Name -> (taps, inputs, outputs); 9 taps are a 3x3 convolution, 1 tap is a matrix."""
+        channels, one_hot = self.channels, self.one_hot_channels
+        shapes = {"trunk.0": (9, FRAMES_BACK * one_hot, channels)}
+        for index in range(1, self.trunk_layers):
+            shapes[f"trunk.{index}"] = (9, channels, channels)
+        for group in range(len(GROUPS)):
+            shapes[f"context.{group}"] = (9, one_hot, channels)
+            shapes[f"mix.{group}"] = (9, 2 * channels, channels)
+        for digit, size in enumerate(self.levels):
+            shapes[f"hidden.{digit}"] = (1, channels + one_hot, channels)
+            shapes[f"logits.{digit}"] = (1, channels, size)
+        return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerLayer:
+    """output = floor((sum of weight x input + bias) / 2**shift), everything integers held in float32."""
+
+    weight_KIO: Tensor
+    bias_O: Tensor
+    scale_O: Tensor
+    """2**-shift."""
+
+    def sums(self, inputs_hwI: Tensor, offset: tuple[int, int] = (0, 0), stride: int = 1) -> Tensor:
+        """Before clamping, [h', w', O]: 3x3 with zeros beyond the border, at every stride-th position from offset."""
+        rows, columns = (len(range(start, size, stride)) for start, size in zip(offset, inputs_hwI.shape, strict=False))
+        taps, inputs, _ = self.weight_KIO.shape
+        total_NO = self.bias_O.repeat(rows * columns, 1)
+        side = 3 if taps == 9 else 1
+        padded = F.pad(inputs_hwI, (0, 0, side // 2, side // 2, side // 2, side // 2)) if side == 3 else inputs_hwI
+        for tap in range(taps):
+            top, left = offset[0] + tap // side, offset[1] + tap % side
+            shifted = padded[top : top + stride * rows : stride, left : left + stride * columns : stride]
+            total_NO.addmm_(shifted.reshape(-1, inputs), self.weight_KIO[tap])
+        return (total_NO * self.scale_O).floor_().view(rows, columns, -1)
+
+    def activations(self, inputs_hwI: Tensor, offset: tuple[int, int] = (0, 0), stride: int = 1) -> Tensor:
+        """sums, clamped to 0..TOP."""
+        return self.sums(inputs_hwI, offset, stride).clamp_(0, TOP)
+
+
+def integer_layers(
+    config: NetworkConfig, tensors: Mapping[str, Tensor], device: str = "cpu"
+) -> dict[str, IntegerLayer]:
+    """Stored integers as layers, after proving that no sum can leave float32's exact range.
+
+    Args:
+        config: names and shapes of the layers.
+        tensors: NAME.weight int8 [taps, inputs, outputs], NAME.bias int32 [outputs], NAME.shift uint8 [outputs].
+
+    Raises:
+        CheckpointError: a tensor is missing, foreign or misshapen, or a layer's bound reaches 2**24.
+    """
+    layers, shapes = {}, config.layer_shapes()
+    wanted = {f"{name}.{part}" for name in shapes for part in ("weight", "bias", "shift")}
+    if tensors.keys() != wanted:
+        odd = ", ".join(sorted(tensors.keys() ^ wanted)[:3])
+        raise CheckpointError(f"the prior's tensors are not those of its config: {odd}")
+    for name, (taps, inputs, outputs) in shapes.items():
+        weight, bias, shift = (tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+        facts = (weight.dtype, tuple(weight.shape), bias.dtype, tuple(bias.shape), shift.dtype, tuple(shift.shape))
+        if facts != (torch.int8, (taps, inputs, outputs), torch.int32, (outputs,), torch.uint8, (outputs,)):
+            raise CheckpointError(f"the prior's layer {name} has the wrong shapes or types: {facts}")
+        bound_O = weight.long().abs().sum(dim=(0, 1)) * TOP + bias.long().abs()
+        if int(bound_O.max()) >= EXACT or int(shift.max()) > 24:
+            raise CheckpointError(
+                f"the prior's layer {name} can reach {int(bound_O.max())} with shifts to {int(shift.max())}; sums must "
+                f"stay below {EXACT} and shifts at most 24 to be exact in float32; export it again with smaller weights"
+            )
+        scale = torch.pow(2.0, -shift.double()).float()  # a power of two: exact
+        layers[name] = IntegerLayer(weight.float().to(device), bias.float().to(device), scale.to(device))
+    return layers
+
+
+def one_hot(digits_hwD: Tensor, levels: Sequence[int], known_hw: Tensor | None = None) -> Tensor:
+    """ONE where a digit has a value, 0 elsewhere; nothing at positions that are not known. [h, w, sum(levels)]."""
+    planes = torch.zeros(*digits_hwD.shape[:2], sum(levels), device=digits_hwD.device)
+    first = torch.tensor([sum(levels[:digit]) for digit in range(len(levels))], device=digits_hwD.device)
+    planes.scatter_(2, digits_hwD + first, float(ONE))
+    return planes if known_hw is None else planes * known_hw.unsqueeze(-1)

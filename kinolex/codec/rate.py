@@ -1,0 +1,44 @@
+"""Spend bits where they buy most: digits chosen by what they cost as well as by how near they are.
+
+    places before rounding + weight --prior.walk--> for every digit the value with the least (error**2 + weight x bits)
+
+A digit is chosen when the decoder would read it, from the very frequencies it will be coded with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kinolex.codec.entropy import bits_NV
+from kinolex.codec.priors import History, Prior, Slices
+
+
+def choose_digits(
+    places_thwD: Tensor, prior: Prior, weight: float, history: History | None = None
+) -> tuple[Tensor, float]:
+    """Digits of consecutive latent frames, and the bits they will take.
+
+    Args:
+        places_thwD: float places on the digits' axes, within [0, levels - 1]; rounding them gives the plain digits.
+        prior: of the tokenizer.
+        weight: squared steps that one bit is worth; 0 gives the plain digits.
+        history: goes on from where it was and ends after these frames; empty if None.
+
+    Returns:
+        Digits [t, h, w, D], int64, and estimated bits.
+    """
+    history, total, frames = history if history is not None else History(), 0.0, []
+    for places_hwD in places_thwD.float():
+
+        def cheapest(digit: int, where: Slices, frequencies: Tensor, frame: Tensor = places_hwD) -> Tensor:
+            nonlocal total
+            costs_NV = bits_NV(frequencies)
+            steps_NV = frame[where][:, :, digit].reshape(-1, 1) - torch.arange(frequencies.shape[1])
+            values_N = (steps_NV.square() + weight * costs_NV).argmin(dim=1)
+            total += float(costs_NV.gather(1, values_N.unsqueeze(1)).sum())
+            return values_N
+
+        history.append(prior.walk(history, (places_hwD.shape[0], places_hwD.shape[1]), cheapest))
+        frames.append(history[-1])
+    return torch.stack(frames), total

@@ -1,0 +1,476 @@
+"""Clips and media files <-> .klx: the tokenizer, the codec and the sound put together.
+
+    Clip --chunks--> scale --> tokenizer.places --> choose_digits --> StreamEncoder --> bytes
+    bytes --> StreamDecoder --> tokenizer.decode_stream --> scale --> Clip
+
+Both directions work piece by piece; their delay is one chunk (49 frames unless another length is chosen).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kinolex import hub
+from kinolex.codec import stream as codec
+from kinolex.codec.container import Chunk, End, Header, Limits, Parser, packets_before, scaled
+from kinolex.codec.priors import PLAIN, Prior, to_digits, to_ids
+from kinolex.codec.rate import choose_digits
+from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estimate_bits
+from kinolex.errors import ConfigError, StreamError, UsageError
+from kinolex.media import resize_frames
+from kinolex.media.opus import RATE_HZ, Opus, OpusDecoder, decode_opus, encode_opus
+from kinolex.metrics import bits_per_pixel
+from kinolex.tokenizers.base import check_fingerprint
+from kinolex.tokenizers.quantizers import FSQConfig
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.types import Clip, Sound, Tokens
+
+SUFFIX = ".klx"
+CHUNK_FRAMES = 49
+"""1 + 4 x 12, about two seconds: what a lost chunk costs and what a seek decodes."""
+SCALES = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 32)
+"""Sixteenths of full size, from quality 0 to quality 100 in steps of 5."""
+FULL_SIZE_QUALITY = 65
+WEIGHT = 0.15
+"""Squared quantizer steps that a bit is worth; on test clips the best trade at every scale (notes/LOG.md)."""
+READ_BYTES = 2**16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompressConfig:
+    """How many bytes a file may take, and how it is cut."""
+
+    quality: int | None = None
+    """0 to 100; 65 codes at full size. The default if neither this nor bpp is given."""
+    bpp: float | None = None
+    """Bits per pixel of the whole file, sound and all, kept on average from chunk to chunk."""
+    kbps: float | None = None
+    """The same in kilobits per second."""
+    chunk_frames: int = CHUNK_FRAMES
+    sound_kbps: float = 32.0
+    """Of the Opus track."""
+
+    def __post_init__(self) -> None:
+        targets = [value for value in (self.quality, self.bpp, self.kbps) if value is not None]
+        if len(targets) > 1:
+            raise ConfigError("give one of quality, bpp and kbps; they are three ways to say the same")
+        if self.quality is not None and not 0 <= self.quality <= 100:
+            raise ConfigError(f"quality must be in 0..100, got {self.quality}")
+        if not all(
+            value > 0 for value in (self.bpp, self.kbps, self.chunk_frames, self.sound_kbps) if value is not None
+        ):
+            raise ConfigError(f"bpp, kbps, chunk_frames and sound_kbps must be positive, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A chunk at one scale, before it is written."""
+
+    tokens: Tokens
+    scale: int
+    bits: float
+
+
+def compress_stream(
+    clips: Iterable[Clip],
+    tokenizer: VideoTokenizer,
+    prior: Prior,
+    config: CompressConfig | None = None,
+    *,
+    sound: Sound | None = None,
+) -> Iterator[bytes]:
+    """A video, cut anywhere, as the bytes of a .klx file, chunk by chunk.
+
+    Args:
+        clips: pieces of one size and rate; their own sound is ignored.
+        prior: of the tokenizer, see hub.load_prior.
+        sound: of the whole video, from its first frame on.
+
+    Yields:
+        Bytes; joined they are the file. The delay is config.chunk_frames.
+
+    Raises:
+        UsageError: no frame came.
+    """
+    config = config or CompressConfig()
+    opus = encode_opus(sound, kbps=config.sound_kbps) if sound is not None and sound.num_samples else None
+    encoder: StreamEncoder | None = None
+    spent, scale = 0, SCALES[(FULL_SIZE_QUALITY if config.quality is None else config.quality) // 5]
+    for chunk, is_last in _chunks(clips, config.chunk_frames):
+        if encoder is None:
+            head = opus.head if opus else b""
+            encoder = StreamEncoder(prior, height=chunk.height, width=chunk.width, opus_head=head)
+        packets = _packets(opus, encoder.next_frame, chunk, is_last)
+        budget = _budget_bits(config, chunk, encoder.next_frame + chunk.num_frames)
+        if budget is None:
+            coded = _code(chunk, scale, tokenizer, prior)
+        else:
+            left = budget - 8 * (spent + sum(map(len, packets)) + OVERHEAD_BYTES)
+            coded = _code_within(left, chunk, scale, tokenizer, prior)
+            scale = coded.scale
+        data = encoder.push(coded.tokens, scale=coded.scale, packets=packets)
+        spent += len(data)
+        yield data
+    if encoder is None:
+        raise UsageError("there is no frame to compress")
+    yield encoder.finish(sound_samples=opus.num_samples if opus else 0)
+
+
+OVERHEAD_BYTES = 24
+"""Of the container per chunk, put aside when a budget is kept."""
+
+
+def _chunks(clips: Iterable[Clip], size: int) -> Iterator[tuple[Clip, bool]]:
+    """Pieces of exactly `size` frames, and whether each is the last (which may be shorter)."""
+    waiting: Clip | None = None
+    for clip in clips:
+        if waiting is not None and (clip.height, clip.width, clip.fps) != (waiting.height, waiting.width, waiting.fps):
+            raise UsageError(f"every piece of a video must look like the first, {waiting!r}, got {clip!r}")
+        frames_TCHW = clip.frames_TCHW if waiting is None else torch.cat([waiting.frames_TCHW, clip.frames_TCHW])
+        while len(frames_TCHW) > size:
+            yield Clip(frames_TCHW[:size], clip.fps), False
+            frames_TCHW = frames_TCHW[size:]
+        waiting = Clip(frames_TCHW, clip.fps)
+    if waiting is not None:
+        yield waiting, True
+
+
+def _packets(opus: Opus | None, first_frame: int, chunk: Clip, is_last: bool) -> tuple[bytes, ...]:
+    if opus is None:
+        return ()
+    start, stop = (
+        packets_before(frame, chunk.fps, opus.head) for frame in (first_frame, first_frame + chunk.num_frames)
+    )
+    return opus.packets[start : None if is_last else stop]
+
+
+def _budget_bits(config: CompressConfig, chunk: Clip, frames: int) -> float | None:
+    """What the file may take up to the end of this chunk, or None if quality rules."""
+    if config.bpp is not None:
+        return config.bpp * frames * chunk.height * chunk.width
+    return None if config.kbps is None else config.kbps * 1000.0 * float(frames / chunk.fps)
+
+
+def _code(chunk: Clip, scale: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
+    """Tokens of a chunk at a scale, chosen by cost where the quantizer has places between its ids."""
+    size = scaled(chunk.height, scale), scaled(chunk.width, scale)
+    small = replace(chunk, frames_TCHW=resize_frames(chunk.frames_TCHW, *size))
+    if isinstance(tokenizer.config.quantizer, FSQConfig) and prior.levels == tokenizer.config.quantizer.levels:
+        digits_thwD, bits = choose_digits(tokenizer.places(small), prior, WEIGHT)
+        ids_Qthw = to_ids(digits_thwD, 1, prior.levels)
+        return _Coded(Tokens(ids_Qthw, "video", tokenizer.fingerprint, small.extent), scale, bits)
+    tokens = tokenizer.encode(small)
+    return _Coded(tokens, scale, estimate_bits(to_digits(tokens.ids_Qthw, prior.levels), prior))
+
+
+def _code_within(bits: float, chunk: Clip, scale: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
+    """The largest scale that fits, or the smallest there is; tried from a guess by area on, step by step."""
+    coded = {scale: _code(chunk, scale, tokenizer, prior)}
+
+    def at(index: int) -> _Coded:
+        scale = SCALES[index]
+        coded[scale] = coded.get(scale) or _code(chunk, scale, tokenizer, prior)
+        return coded[scale]
+
+    guess = scale * math.sqrt(max(bits, 0.0) / max(coded[scale].bits, 1.0))
+    index = max(0, bisect_right(SCALES, guess) - 1)
+    while index > 0 and at(index).bits > bits:
+        index -= 1
+    while index + 1 < len(SCALES) and at(index + 1).bits <= bits:
+        index += 1
+    return at(index)
+
+
+# --- back to pictures ---
+
+FindCoder = Callable[[Header], tuple[VideoTokenizer, Prior]]
+"""Gives the tokenizer and the prior that a file was made with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """What was concealed: these frames hold the picture before them."""
+
+    first_frame: int
+    frames: int
+    reason: str
+
+
+def shipped_coder(header: Header) -> tuple[VideoTokenizer, Prior]:
+    """Tokenizer and prior out of the shipped models. Raises UnknownModel if none made the file."""
+    name = hub.name_of(header.tokenizer)
+    tokenizer = hub.load(name)
+    return tokenizer, hub.load_prior(name, tokenizer)
+
+
+def decompress_stream(
+    data: Iterable[bytes],
+    find_coder: FindCoder = shipped_coder,
+    *,
+    limits: Limits | None = None,
+    on_lost: Callable[[Lost], None] | None = None,
+) -> Iterator[Clip]:
+    """The pictures and the sound of a .klx file, piece by piece as its bytes come.
+
+    Args:
+        data: the file, cut anywhere.
+        find_coder: by default the shipped models are searched.
+        limits: larger files are refused.
+        on_lost: called for every stretch that was damaged or is missing, which then holds the picture before it; None
+            raises the named error instead, after everything before the damage has been given out.
+
+    Yields:
+        Clips of the original size and rate, each with its part of the sound.
+
+    Raises:
+        StreamError, DamagedStream, TruncatedStream: as codec.stream.StreamDecoder.
+        UnknownModel: no shipped model made the file.
+    """
+    found: list[VideoTokenizer] = []
+
+    def find_prior(header: Header) -> Prior:
+        tokenizer, prior = find_coder(header)
+        found.append(tokenizer)
+        return prior
+
+    decoder = StreamDecoder(find_prior, limits or Limits(), tolerate=on_lost is not None)
+    pieces = chain(chain.from_iterable(map(decoder.feed, data)), decoder.finish())
+    sound, shown = None, 0
+    for clip, packets in _pictures(pieces, decoder, found, on_lost):
+        header = decoder.header
+        assert header is not None
+        if header.opus_head:
+            sound = sound or _SoundQueue(header.opus_head)
+            sound.put(packets)
+            shown += clip.num_frames
+            wanted = shown * RATE_HZ * header.fps.denominator // header.fps.numerator
+            clip = clip.with_sound(sound.take_until(wanted))
+        yield clip
+
+
+def _pictures(
+    pieces: Iterator[Piece | Gap],
+    decoder: StreamDecoder,
+    found: Sequence[VideoTokenizer],
+    on_lost: Callable[[Lost], None] | None,
+) -> Iterator[tuple[Clip, list[bytes | None]]]:
+    """Clips at full size with the packets that came with them; gaps hold the frame before."""
+    held_1CHW: Tensor | None = None
+    for _, run in groupby(pieces, key=_RunNumber()):
+        first = next(run)
+        header = decoder.header
+        assert header is not None
+        size = header.height, header.width
+        if isinstance(first, Gap):
+            assert on_lost is not None
+            on_lost(Lost(first_frame=first.first_frame, frames=first.frames, reason=first.reason))
+            if held_1CHW is None:
+                held_1CHW = torch.full((1, 3, *size), 128, dtype=torch.uint8)
+            packets: list[bytes | None] = [None] * first.packets
+            for frames_TCHW in held_1CHW.expand(first.frames, -1, -1, -1).split(CHUNK_FRAMES):
+                yield Clip(frames_TCHW, header.fps), packets
+                packets = []
+            continue
+        packets = []
+        for clip in found[0].decode_stream(_tokens_of(chain([first], run), packets)):
+            full_TCHW = resize_frames(clip.frames_TCHW, *size)
+            held_1CHW = full_TCHW[-1:]
+            yield Clip(full_TCHW, header.fps), packets.copy()
+            packets.clear()
+
+
+class _RunNumber:
+    """Key for groupby: pieces that continue one another share a number."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, piece: Piece | Gap) -> int:
+        if isinstance(piece, Gap) or not piece.continued:
+            self.number += 1
+        return self.number
+
+
+def _tokens_of(run: Iterable[Piece | Gap], packets: list[bytes | None]) -> Iterator[Tokens]:
+    """Tokens on their way to the decoder; their packets are left in the list."""
+    for piece in run:
+        assert isinstance(piece, Piece)
+        packets.extend(piece.packets)
+        yield piece.tokens
+
+
+class _SoundQueue:
+    """Packets in, exactly as much sound out as the pictures last; silence where it has ended."""
+
+    def __init__(self, opus_head: bytes) -> None:
+        self._decoder = OpusDecoder(opus_head)
+        self._waiting_CS: NDArray[Any] = np.zeros((self._decoder.channels, 0), np.float32)
+        self._taken = 0
+
+    def put(self, packets: Iterable[bytes | None]) -> None:
+        self._waiting_CS = np.concatenate([self._waiting_CS, *map(self._decoder.push, packets)], axis=1)
+
+    def take_until(self, sample: int) -> Sound:
+        count = sample - self._taken
+        taken_CS = self._waiting_CS[:, :count]
+        self._waiting_CS = self._waiting_CS[:, count:]
+        self._taken = sample
+        padded_CS = np.pad(taken_CS, ((0, 0), (0, count - taken_CS.shape[1])))
+        return Sound(torch.from_numpy(padded_CS), RATE_HZ)
+
+
+def blocks_of(file: BinaryIO) -> Iterator[bytes]:
+    """What is left of an open file, in blocks."""
+    return iter(lambda: file.read(READ_BYTES), b"")
+
+
+def decompress_at(file: BinaryIO, frame: int, find_coder: FindCoder = shipped_coder) -> Clip:
+    """One frame, without its sound. Reads no more than codec.stream.read_at does; errors as there."""
+    found: list[tuple[VideoTokenizer, Prior, Header]] = []
+
+    def find_prior(header: Header) -> Prior:
+        found.append((*find_coder(header), header))
+        return found[-1][1]
+
+    run = codec.read_at(file, frame, find_prior)
+    tokenizer, _, header = found[-1]
+    frames_TCHW = tokenizer.decode(codec.joined(run)).frames_TCHW[frame - run[0].first_frame :][:1]
+    return Clip(resize_frames(frames_TCHW, header.height, header.width), header.fps)
+
+
+def describe(file: BinaryIO) -> dict[str, Any]:
+    """Facts of a .klx file that JSON can hold; every checksum is tried on the way.
+
+    Raises:
+        StreamError: it is none, or damaged or cut.
+    """
+    parser, size = Parser(), file.seek(0, os.SEEK_END)
+    file.seek(0)
+    chunks: list[Chunk] = []
+    for item in chain(chain.from_iterable(map(parser.feed, blocks_of(file))), parser.finish()):
+        if isinstance(item, Chunk):
+            chunks.append(item)
+    header = parser.header
+    assert header is not None
+    frames = sum(chunk.geometry.frames for chunk in chunks)
+    token_bytes = sum(len(chunk.tokens) for chunk in chunks)
+    sound_bytes = sum(len(packet) for chunk in chunks for packet in chunk.packets)
+    scales = sorted({chunk.geometry.scale for chunk in chunks})
+    seconds = frames / float(header.fps)
+    return {
+        "bytes": size,
+        "token_bytes": token_bytes,
+        "sound_bytes": sound_bytes,
+        "container_bytes": size - token_bytes - sound_bytes,
+        "bits_per_pixel": bits_per_pixel(size, frames * header.height * header.width),
+        "kbps": 8 * size / seconds / 1000,
+        "frames": frames,
+        "size": f"{header.width}x{header.height}",
+        "fps": str(header.fps),
+        "seconds": seconds,
+        "tokens": sum(chunk.geometry.positions for chunk in chunks) * header.num_levels,
+        "bits_per_token": 8
+        * token_bytes
+        / max(1, sum(chunk.geometry.positions for chunk in chunks) * header.num_levels),
+        "vocab_size": header.vocab_size,
+        "tokenizer": header.tokenizer,
+        "prior": "plain" if header.prior == PLAIN else header.prior.hex(),
+        "chunks": len(chunks),
+        "independent_chunks": sum(not chunk.continued for chunk in chunks),
+        "scales": ", ".join(f"{scale}/16" for scale in scales),
+        "sound": "none" if not header.opus_head else f"opus, {header.opus_head[9]} channels",
+    }
+
+
+def read_sound(file: BinaryIO, *, limits: Limits | None = None, tolerate: bool = False) -> Sound | None:
+    """The whole sound of a .klx file, without decoding a picture; None if it has none. Errors as Parser."""
+    parser = Parser(limits=limits or Limits(), tolerate=tolerate)
+    file.seek(0)
+    packets: list[bytes | None] = []
+    samples = None
+    for item in chain(chain.from_iterable(map(parser.feed, blocks_of(file))), parser.finish()):
+        header = parser.header
+        if isinstance(item, Chunk) and header is not None and header.opus_head:
+            lost = packets_before(item.first_frame, header.fps, header.opus_head) - len(packets)
+            packets += [None] * lost + list(item.packets)
+        elif isinstance(item, End):
+            samples = item.sound_samples
+    header = parser.header
+    return decode_opus(header.opus_head, packets, samples) if header is not None and header.opus_head else None
+
+
+# --- in memory ---
+
+
+def compress(what: Clip | Tokens, model: str | Path = hub.DEFAULT, **options: Any) -> bytes:
+    """A clip or tokens as the bytes of a .klx file.
+
+    Args:
+        what: a clip is tokenized, and its sound is stored as Opus; tokens are stored as they are.
+        model: shipped name, folder, or hub repository; for tokens the one that made them.
+        options: of CompressConfig, for clips: quality=, bpp= or kbps=, chunk_frames=, sound_kbps=.
+
+    Raises:
+        TokenError: tokens of another tokenizer. ConfigError: options that cannot be.
+    """
+    tokenizer = hub.load(model)
+    prior = hub.load_prior(model, tokenizer)
+    if isinstance(what, Tokens):
+        check_fingerprint(what, tokenizer.fingerprint)
+        if options:
+            raise ConfigError(f"tokens are stored as they are, so {', '.join(options)} cannot be chosen any more")
+        return codec.compress(what, prior, frames_per_latent=tokenizer.pixels_per_token[0])
+    return b"".join(compress_stream([what], tokenizer, prior, CompressConfig(**options), sound=what.sound))
+
+
+def decompress(data: bytes, model: str | Path | None = None) -> Clip:
+    """The clip of a .klx file, with its sound.
+
+    Args:
+        model: that made the file; the shipped ones are searched if None.
+
+    Raises:
+        StreamError: damaged, cut, or made by another model.
+    """
+    clips = list(decompress_stream([data], coder_of(model)))
+    frames_TCHW = torch.cat([clip.frames_TCHW for clip in clips])
+    return Clip(frames_TCHW, clips[0].fps, read_sound(BytesIO(data)))
+
+
+def decompress_tokens(data: bytes, model: str | Path | None = None) -> list[Tokens]:
+    """The tokens of a .klx file, one Tokens per independent run; of a file of tokens, one."""
+    find = coder_of(model)
+    runs: list[list[Piece]] = []
+    for piece in codec.read_pieces(data, lambda header: find(header)[1]):
+        if not piece.continued:
+            runs.append([])
+        runs[-1].append(piece)
+    return [codec.joined(run) for run in runs]
+
+
+def coder_of(model: str | Path | None) -> FindCoder:
+    """Finds what made a file: the named model, or the shipped one that fits."""
+    if model is None:
+        return shipped_coder
+    tokenizer = hub.load(model)
+    prior = hub.load_prior(model, tokenizer)
+
+    def named(header: Header) -> tuple[VideoTokenizer, Prior]:
+        if header.tokenizer != tokenizer.fingerprint:
+            raise StreamError(f"the file was made by tokenizer {header.tokenizer[:16]}, not by {model}")
+        return tokenizer, prior
+
+    return named

@@ -1,0 +1,288 @@
+"""A tokenizer that codes what its decoder does not know yet: encoder and decoder share a memory of what was decoded.
+
+    4 frames ----> encoder ----> latents --quantizer--> ids
+                      ^                                  |
+                   memory <--- decoder <-----------------+
+                  (last frame    |
+                  and features)  +--> 4 frames
+
+Each latent frame is a step. The encoder sees the coming frames beside the memory, so tokens are spent on what is new or
+still wrong; the decoder moves the memory along displacement fields that it reads out of the tokens and corrects it. A
+picture that stands still therefore grows sharper with every step. The first step has no memory and one frame: an image
+is a clip of one frame, 1 + 4t frames are 1 + t latent frames, and the first latent frame depends on the first frame
+only.
+
+Source: our own. Recurrence as in predictive video coding; memory of features beside the picture after Li et al. 2021
+(DCVC), arXiv 2109.15047; tokens and sizes of MAGVIT-v2, arXiv 2310.05737.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from kinolex.errors import ConfigError, ShapeError
+from kinolex.layers.conv3d import StreamCache
+from kinolex.layers.norm import PositionNorm, norm_silu
+from kinolex.layers.warp import warp, warp_groups
+from kinolex.tokenizers.quantizers import Quantized, QuantizerConfig, build_quantizer
+
+SHIFT_PIXELS = 4.0
+"""Unit of the displacements that the network gives: about a fold."""
+
+NEWS_GAIN = 4.0
+"""Of the difference between the coming frames and the last one decoded, as the encoder sees it."""
+
+DEEPER = 2
+"""The latent's resolution below the folded picture's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecurrentConfig:
+    """Everything needed to rebuild the network; saved as JSON beside the weights."""
+
+    width: int
+    """Channels at the folded resolution."""
+    deep_width: int
+    """Channels at the latent's resolution."""
+    memory: int
+    """Channels of remembered features, at the folded resolution."""
+    encoder_blocks: tuple[int, int]
+    """Residual blocks at the folded and at the latent's resolution."""
+    decoder_blocks: tuple[int, int, int]
+    """Residual blocks at the latent's resolution, and at the folded one before and after the memory is moved."""
+    shifts: int
+    """Groups of remembered channels that move each by themselves."""
+    quantizer: QuantizerConfig
+    fold: int = 4
+    """Blocks of fold x fold pixels become channels."""
+    time_factor: int = 4
+    """Frames of a step."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.deep_width, self.memory, self.shifts, self.fold, self.time_factor) < 1:
+            raise ConfigError(f"widths, memory, shifts, fold and time_factor must be positive, got {self}")
+        if self.memory % self.shifts:
+            raise ConfigError(f"memory must be a multiple of shifts, got {self.memory} and {self.shifts}")
+        if min(*self.encoder_blocks, *self.decoder_blocks) < 0:
+            raise ConfigError(f"numbers of blocks cannot be negative, got {self}")
+
+    @property
+    def causal(self) -> bool:
+        return True
+
+    @property
+    def space_factor(self) -> int:
+        return self.fold * DEEPER
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """What the decoder knows before a step."""
+
+    frame_BCHW: Tensor  # the last frame decoded, in [-1, 1], float32
+    features_BMhw: Tensor  # at the folded resolution
+
+
+class Block(nn.Module):
+    """norm, SiLU, conv, norm, SiLU, conv, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = PositionNorm(channels), PositionNorm(channels)
+        self.conv1, self.conv2 = _conv(channels, channels), _conv(channels, channels)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        return x_BChw + self.conv2(norm_silu(self.norm2, self.conv1(norm_silu(self.norm1, x_BChw))))
+
+
+class Encoder(nn.Module):
+    """The frames of a step, beside the memory, to latents."""
+
+    def __init__(self, config: RecurrentConfig, latent_dim: int) -> None:
+        super().__init__()
+        width, deep, folded = config.width, config.deep_width, 3 * config.fold**2
+        self.fold = nn.PixelUnshuffle(config.fold)
+        self.stem = _conv(2 * config.time_factor * folded + config.memory, width)
+        self.blocks = _blocks(width, config.encoder_blocks[0])
+        self.down = nn.Conv2d(width, deep, 4, stride=DEEPER, padding=1)
+        self.deep_blocks = _blocks(deep, config.encoder_blocks[1])
+        self.norm = PositionNorm(deep)
+        self.out = nn.Conv2d(deep, latent_dim, 1)
+
+    def forward(self, frames_BTCHW: Tensor, memory: Memory) -> Tensor:
+        # What is left to say is small where little moves; enlarged, it counts as much as the pictures themselves.
+        news_BTCHW = (frames_BTCHW - memory.frame_BCHW.unsqueeze(1)) * NEWS_GAIN
+        folded, news = (rearrange(self.fold(x), "b t c h w -> b (t c) h w") for x in (frames_BTCHW, news_BTCHW))
+        x_BChw = self.stem(_join(folded, news, memory.features_BMhw))
+        x_BChw = self.deep_blocks(self.down(self.blocks(x_BChw)))
+        return self.out(norm_silu(self.norm, x_BChw))
+
+
+class Decoder(nn.Module):
+    """Latents and memory to the frames of a step and the memory for the next."""
+
+    def __init__(self, config: RecurrentConfig, latent_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        width, deep, folded, times = config.width, config.deep_width, 3 * config.fold**2, config.time_factor
+        self.fold, self.unfold = nn.PixelUnshuffle(config.fold), nn.PixelShuffle(config.fold)
+        self.start = nn.Parameter(torch.zeros(config.memory))
+        self.recall = nn.Conv2d(config.memory + folded, deep // 2, 4, stride=DEEPER, padding=1)
+        self.stem = _conv(latent_dim + deep // 2, deep)
+        self.deep_blocks = _blocks(deep, config.decoder_blocks[0])
+        self.up = nn.Conv2d(deep, width * DEEPER**2, 1)
+        self.grow = nn.PixelShuffle(DEEPER)
+        self.merge = _conv(width + config.memory + folded, width)
+        self.blocks = _blocks(width, config.decoder_blocks[1])
+        self.motion_norm = PositionNorm(width)
+        self.motion = _conv(width, 2 * (times + config.shifts))
+        self.blend = _conv(width + config.memory + times * folded, width)
+        self.last_blocks = _blocks(width, config.decoder_blocks[2])
+        self.norm = PositionNorm(width)
+        self.out = _conv(width, times * (folded + 1))
+        self.remember = nn.Conv2d(width, config.memory, 1)
+        for still in (self.motion, self.remember):
+            nn.init.zeros_(still.weight)
+            assert still.bias is not None
+            nn.init.zeros_(still.bias)
+
+    def blank(self, batch: int, rows: int, columns: int) -> Memory:
+        """Memory before the first step, for a picture of rows x columns latent positions."""
+        side_h, side_w = rows * DEEPER, columns * DEEPER
+        frame = self.start.new_zeros(batch, 3, side_h * self.config.fold, side_w * self.config.fold)
+        return Memory(frame, self.start[:, None, None].expand(batch, -1, side_h, side_w))
+
+    def forward(self, latents_BDhw: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """frames_BTCHW, not clamped, and the memory after them."""
+        times = self.config.time_factor
+        known = _join(memory.features_BMhw, self.fold(memory.frame_BCHW))
+        deep_BChw = self.deep_blocks(self.stem(_join(latents_BDhw, self.recall(known))))
+        x_BChw = self.blocks(self.merge(_join(self.grow(self.up(deep_BChw)), known)))
+        shifts = self.motion(norm_silu(self.motion_norm, x_BChw)).float() * SHIFT_PIXELS
+        moved = self._moved_frames(memory.frame_BCHW, shifts[:, : 2 * times])
+        features = warp_groups(memory.features_BMhw, shifts[:, 2 * times :] / self.config.fold)
+        folded = rearrange(self.fold(moved), "b t c h w -> b (t c) h w")
+        x_BChw = norm_silu(self.norm, self.last_blocks(self.blend(_join(x_BChw, features, folded))))
+        new, keep = self.out(x_BChw).float().split([folded.shape[1], times], dim=1)
+        gate = torch.sigmoid(rearrange(keep, "b t h w -> b t 1 h w").repeat_interleave(3 * self.config.fold**2, dim=2))
+        mixed = rearrange(new, "b (t c) h w -> b t c h w", t=times) + gate * self.fold(moved)
+        frames_BTCHW = self.unfold(mixed)
+        after = Memory(frames_BTCHW[:, -1].clamp(-1.0, 1.0), self.remember(x_BChw))
+        return frames_BTCHW, after
+
+    def _moved_frames(self, frame_BCHW: Tensor, shifts_BGhw: Tensor) -> Tensor:
+        """The last frame moved by one displacement field for each coming frame: [B, T, 3, H, W], float32."""
+        times = self.config.time_factor
+        smooth = F.interpolate(shifts_BGhw, scale_factor=self.config.fold, mode="bilinear", align_corners=False)
+        repeated = frame_BCHW.repeat_interleave(times, dim=0)
+        moved = warp(repeated, rearrange(smooth, "b (t two) h w -> (b t) two h w", two=2))
+        return rearrange(moved, "(b t) c h w -> b t c h w", t=times)
+
+
+class RecurrentAutoencoder(nn.Module):
+    """Encoder, quantizer and decoder around a memory. Pixels are float in [-1, 1]."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quantizer = build_quantizer(config.quantizer)
+        self.encoder = Encoder(config, self.quantizer.latent_dim)
+        self.decoder = Decoder(config, self.quantizer.latent_dim)
+
+    def forward(self, pixels_BCTHW: Tensor) -> tuple[Tensor, Quantized]:
+        """Reconstruction and what was quantized, of 1 + time_factor*n frames."""
+        frames, quantized = [], []
+        memory = self._blank(pixels_BCTHW)
+        for step_BTCHW in self._steps(pixels_BCTHW, first=True):
+            latents_BD1hw = self.encoder(step_BTCHW, memory).unsqueeze(2)
+            quantized.append(self.quantizer(latents_BD1hw))
+            decoded_BTCHW, memory = self.decoder(quantized[-1].latents_BDthw.squeeze(2), memory)
+            frames.append(decoded_BTCHW if frames else decoded_BTCHW[:, -1:])
+        output = rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
+        losses = {name: torch.stack([q.losses[name] for q in quantized]).mean() for name in quantized[0].losses}
+        latents = torch.cat([q.latents_BDthw for q in quantized], dim=2)
+        return output, Quantized(latents, torch.cat([q.ids_BQthw for q in quantized], dim=2), losses)
+
+    def encode(self, pixels_BCTHW: Tensor, cache: StreamCache | None = None) -> Tensor:
+        """Latents before quantization; the decoder runs along, because every step looks at what came of the last.
+
+        Args:
+            pixels_BCTHW: float in [-1, 1]; H and W multiples of space_factor; 1 + time_factor*n frames (with a cache
+                that has seen frames: time_factor*n).
+            cache: carried from chunk to chunk of one stream.
+
+        Raises:
+            ShapeError: sizes that do not fit the factors.
+        """
+        self._check(pixels_BCTHW, cache)
+        memory, latents = self._recalled(cache) or self._blank(pixels_BCTHW), []
+        for step_BTCHW in self._steps(pixels_BCTHW, first=not cache):
+            latents.append(self.encoder(step_BTCHW, memory).unsqueeze(2))
+            _, memory = self.decoder(self.quantizer(latents[-1]).latents_BDthw.squeeze(2), memory)
+        self._carry(memory, cache)
+        return torch.cat(latents, dim=2)
+
+    def decode(self, latents_BDthw: Tensor, cache: StreamCache | None = None) -> Tensor:
+        """Pixels, not clamped, of quantized latents; frame counts as in encode."""
+        memory = self._recalled(cache)
+        first = memory is None
+        if memory is None:
+            memory = self.decoder.blank(latents_BDthw.shape[0], *latents_BDthw.shape[3:])
+        frames = []
+        for latents_BDhw in latents_BDthw.unbind(dim=2):
+            decoded_BTCHW, memory = self.decoder(latents_BDhw, memory)
+            frames.append(decoded_BTCHW[:, -1:] if first and not frames else decoded_BTCHW)
+        self._carry(memory, cache)
+        return rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
+
+    def _steps(self, pixels_BCTHW: Tensor, *, first: bool) -> Iterator[Tensor]:
+        """frames_BTCHW of every step; the first frame of a stream stands for a whole step."""
+        frames_BTCHW = rearrange(pixels_BCTHW, "b c t h w -> b t c h w").contiguous()
+        times = self.config.time_factor
+        if first:
+            yield frames_BTCHW[:, :1].expand(-1, times, -1, -1, -1)
+            frames_BTCHW = frames_BTCHW[:, 1:]
+        if frames_BTCHW.shape[1]:
+            yield from frames_BTCHW.split(times, dim=1)
+
+    def _blank(self, pixels_BCTHW: Tensor) -> Memory:
+        space = self.config.space_factor
+        return self.decoder.blank(len(pixels_BCTHW), pixels_BCTHW.shape[3] // space, pixels_BCTHW.shape[4] // space)
+
+    def _recalled(self, cache: StreamCache | None) -> Memory | None:
+        return Memory(cache[self], cache[self.decoder]) if cache else None
+
+    def _carry(self, memory: Memory, cache: StreamCache | None) -> None:
+        if cache is not None:
+            cache[self], cache[self.decoder] = memory.frame_BCHW, memory.features_BMhw
+
+    def _check(self, pixels_BCTHW: Tensor, cache: StreamCache | None) -> None:
+        space, time = self.config.space_factor, self.config.time_factor
+        frames, height, width = pixels_BCTHW.shape[2:]
+        extra = 0 if cache else 1
+        if height % space or width % space or frames < 1 or (frames - extra) % time:
+            raise ShapeError(
+                f"this network needs {'1 + ' if extra else ''}{time}*n frames, sides that are multiples of {space}, "
+                f"but {frames} frames of {width}x{height} came; VideoTokenizer.encode pads any clip"
+            )
+
+
+def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def _blocks(channels: int, number: int) -> nn.Sequential:
+    return nn.Sequential(*(Block(channels) for _ in range(number)))
+
+
+def _join(*parts_BChw: Tensor) -> Tensor:
+    """Along the channels, channels-last: convolutions then run twice as fast in bfloat16 on CPUs."""
+    return torch.cat([part.to(parts_BChw[0].dtype) for part in parts_BChw], dim=1).contiguous(
+        memory_format=torch.channels_last
+    )
