@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -46,6 +47,8 @@ SCALES = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 2
 FULL_SIZE_QUALITY = 65
 WEIGHT = 0.15
 """Squared quantizer steps that a bit is worth; on test clips the best trade at every scale (notes/LOG.md)."""
+GAP_FRAMES = 16
+"""Concealed frames that are given out at once."""
 READ_BYTES = 2**16
 
 
@@ -279,12 +282,12 @@ def _pictures(
             on_lost(Lost(first_frame=first.first_frame, frames=first.frames, reason=first.reason))
             if held_1CHW is None:
                 held_1CHW = torch.full((1, 3, *size), 128, dtype=torch.uint8)
-            packets: list[bytes | None] = [None] * first.packets
-            for frames_TCHW in held_1CHW.expand(first.frames, -1, -1, -1).split(CHUNK_FRAMES):
-                yield Clip(frames_TCHW, header.fps), packets
-                packets = []
+            for start in range(0, first.frames, GAP_FRAMES):
+                count = min(GAP_FRAMES, first.frames - start)
+                lost: list[bytes | None] = [None] * first.packets if start == 0 else []
+                yield Clip(held_1CHW.expand(count, -1, -1, -1), header.fps), lost
             continue
-        packets = []
+        packets: list[bytes | None] = []
         for clip in found[0].decode_stream(_tokens_of(chain([first], run), packets)):
             full_TCHW = resize_frames(clip.frames_TCHW, *size)
             held_1CHW = full_TCHW[-1:]
@@ -317,16 +320,21 @@ class _SoundQueue:
 
     def __init__(self, opus_head: bytes) -> None:
         self._decoder = OpusDecoder(opus_head)
-        self._waiting_CS: NDArray[Any] = np.zeros((self._decoder.channels, 0), np.float32)
+        self._packets: deque[bytes | None] = deque()
+        self._decoded_CS: NDArray[Any] = np.zeros((self._decoder.channels, 0), np.float32)
         self._taken = 0
 
     def put(self, packets: Iterable[bytes | None]) -> None:
-        self._waiting_CS = np.concatenate([self._waiting_CS, *map(self._decoder.push, packets)], axis=1)
+        self._packets.extend(packets)
 
     def take_until(self, sample: int) -> Sound:
         count = sample - self._taken
-        taken_CS = self._waiting_CS[:, :count]
-        self._waiting_CS = self._waiting_CS[:, count:]
+        parts, length = [self._decoded_CS], self._decoded_CS.shape[1]
+        while length < count and self._packets:
+            parts.append(self._decoder.push(self._packets.popleft()))
+            length += parts[-1].shape[1]
+        samples_CS = np.concatenate(parts, axis=1)
+        taken_CS, self._decoded_CS = samples_CS[:, :count], samples_CS[:, count:]
         self._taken = sample
         padded_CS = np.pad(taken_CS, ((0, 0), (0, count - taken_CS.shape[1])))
         return Sound(torch.from_numpy(padded_CS), RATE_HZ)

@@ -25,9 +25,13 @@ TAIL = b"KLX\n"
 COLOUR_SRGB = 1
 FULL_SCALE = 16
 """Chunks are coded at scale / 16 of the stated size."""
+LARGEST_SCALE = 256
 PACKET_SAMPLES = 960
 """Samples of one Opus packet, 20 ms at 48 kHz."""
 SOUND_RATE_HZ = 48_000
+SLOWEST_SECONDS = 60
+"""Longest time for which a picture of a video with sound may be shown: sound is given out with its picture."""
+OPUS_MAGIC, OPUS_HEAD_BYTES = b"OpusHead", 19
 
 _CONTINUED, _GEOMETRY, _SOUND = 1, 2, 4
 
@@ -40,7 +44,10 @@ class Limits:
     """Rows times columns of a frame."""
     chunk_bytes: int = 2**26
     chunk_tokens: int = 2**24
-    """Positions of a chunk's token grid."""
+    """Ids of a chunk's token grid."""
+    gap_frames: int = 2**18
+    """Consecutive frames that are concealed where damage is tolerated."""
+    gap_seconds: int = 3600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,8 +136,12 @@ def packets_before(frame: int, fps: Fraction, opus_head: bytes) -> int:
 
 def pack_header(header: Header) -> bytes:
     """Magic, version, length, fields, checksum. Raises UsageError for what the fields cannot hold."""
-    if len(header.prior) != 16 or len(header.opus_head) > 255:
-        raise UsageError(f"a prior's fingerprint is 16 bytes and an Opus header at most 255, got {header}")
+    if len(header.prior) != 16 or len(header.opus_head) > 255 or not 1 <= header.num_levels <= 64:
+        raise UsageError(
+            f"a prior's fingerprint is 16 bytes, an Opus header at most 255, and ids have 1 to 64 levels, got {header}"
+        )
+    if reason := _unfit_sound(header.opus_head, header.fps):
+        raise UsageError(f"the sound cannot be stored: {reason}")
     body = bytearray()
     tokenizer = _fingerprint_bytes(header.tokenizer)
     body += _varint(len(tokenizer)) + tokenizer + header.prior
@@ -165,6 +176,15 @@ def pack_end(end: End) -> bytes:
     data += _varint(end.sound_samples)
     data += _checksum(data)
     return data + len(data).to_bytes(4, "little") + TAIL
+
+
+def _unfit_sound(opus_head: bytes, fps: Fraction) -> str:
+    """What is wrong with a sound track, or nothing."""
+    if opus_head and (len(opus_head) < OPUS_HEAD_BYTES or not opus_head.startswith(OPUS_MAGIC)):
+        return f"its header of {len(opus_head)} bytes is not that of Opus"
+    if opus_head and fps * SLOWEST_SECONDS < 1:
+        return f"beside sound a picture is shown for {SLOWEST_SECONDS} s at most, not for {float(1 / fps):.0f} s"
+    return ""
 
 
 def _pack_geometry(geometry: Geometry) -> bytes:
@@ -258,9 +278,9 @@ class Parser:
     position: int = 0
     """Bytes given out as items so far."""
     lengths: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
     """Of the chunks so far."""
     _buffer: bytearray = field(default_factory=bytearray)
-    _broken: bool = False
 
     def feed(self, data: bytes) -> Iterator[Item | Damage]:
         """Items that these bytes complete."""
@@ -302,10 +322,15 @@ class Parser:
             self.header = item
         elif isinstance(item, End):
             self.end = item
-            if list(item.lengths) != self.lengths and not self.tolerate:
-                raise DamagedStream(f"the index names chunks of {item.lengths} bytes, but {self.lengths} were read")
+            same = (list(item.lengths), list(item.frames)) == (self.lengths, self.frames)
+            if not ((same and self.lengths) or self.tolerate):
+                raise DamagedStream(
+                    f"the index names {len(item.lengths)} chunks of {sum(item.lengths)} bytes and {sum(item.frames)} "
+                    f"frames, but {len(self.lengths)} of {sum(self.lengths)} and {sum(self.frames)} were read"
+                )
         else:
             self.lengths.append(size)
+            self.frames.append(item.geometry.frames)
         return item
 
     def _parse(self) -> tuple[Item, int]:
@@ -364,6 +389,8 @@ class Parser:
             geometry=geometry,
             opus_head=opus_head,
         )
+        if reason := _unfit_sound(opus_head, header.fps):
+            raise DamagedStream(f"the .klx header states a sound that cannot be: {reason}; the file is damaged")
         self._check_geometry(geometry, header)
         return header
 
@@ -383,6 +410,8 @@ class Parser:
                 packets = [payload.take(payload.varint(2**16)) for _ in range(payload.varint(2**16))]
             except _Incomplete:
                 raise DamagedStream("a chunk's sound is longer than the chunk; the file is damaged") from None
+            if not packets:
+                raise DamagedStream("a chunk announces sound and has none; the file is damaged")
         chunk = Chunk(
             first_frame=first_frame,
             geometry=geometry,
@@ -394,10 +423,9 @@ class Parser:
 
     def _check_geometry(self, geometry: Geometry, header: Header) -> None:
         grid = (geometry.frames, geometry.latents, geometry.rows, geometry.columns)
-        fits = (
-            geometry.latents <= geometry.frames and geometry.rows <= header.height and geometry.columns <= header.width
-        )
-        if min(grid) < 1 or not fits or not 1 <= geometry.scale <= 16 * FULL_SCALE:
+        largest = scaled(header.height, geometry.scale), scaled(header.width, geometry.scale)
+        fits = geometry.latents <= geometry.frames and geometry.rows <= largest[0] and geometry.columns <= largest[1]
+        if min(grid) < 1 or not fits or not 1 <= geometry.scale <= LARGEST_SCALE:
             raise DamagedStream(
                 f"a chunk of {geometry} does not fit {header.width}x{header.height}; the file is damaged"
             )

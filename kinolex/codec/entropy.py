@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kinolex.errors import DamagedStream
+
 _coding: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue] - a native module without stubs
 PRECISION = 24
 TOTAL = 2**PRECISION
@@ -73,15 +75,22 @@ class DigitEncoder:
 
 
 class DigitDecoder:
-    """The inverse of DigitEncoder; missing bytes count as zeros, so damage gives wrong digits, never a crash."""
+    """The inverse of DigitEncoder; missing bytes count as zeros. Damage gives wrong digits or DamagedStream."""
 
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(-len(data) % 4), dtype=">u4").astype(np.uint32)
         self._coder = _coding.queue.RangeDecoder(words)
 
     def get(self, frequencies: Tensor) -> Tensor:
-        """The next N digits, int64; row n of frequencies [N, V] is digit n's."""
-        digits: NDArray[np.int32] = self._coder.decode(SHARES, _shares(frequencies))
+        """The next N digits, int64; row n of frequencies [N, V] is digit n's.
+
+        Raises:
+            DamagedStream: no encoder writes such bytes.
+        """
+        try:
+            digits: NDArray[np.int32] = self._coder.decode(SHARES, _shares(frequencies))
+        except AssertionError as error:  # how constriction says it
+            raise DamagedStream("a chunk's tokens are not what an encoder writes; the file is damaged") from error
         return torch.from_numpy(digits.astype(np.int64)).to(frequencies.device)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kinolex.codec.entropy import TOTAL, frequencies_NV
 from kinolex.codec.network import FRAMES_BACK, GROUPS, NetworkConfig, integer_layers, one_hot
-from kinolex.errors import CheckpointError, MissingFile, TokenError
+from kinolex.errors import CheckpointError, ConfigError, MissingFile, TokenError
 
 FORMAT = "kinolex-prior-1"
 PLAIN = bytes(16)
@@ -74,9 +74,11 @@ class PlainPrior:
     def __init__(self, vocab_size: int, num_levels: int = 1) -> None:
         self.levels = plain_levels(vocab_size) * num_levels
         self.fingerprint = PLAIN
-        self._vocab_size = vocab_size
+        self._vocab_size, self._num_levels = vocab_size, num_levels
 
     def vocab_size(self, num_levels: int) -> int:
+        if num_levels != self._num_levels:
+            raise TokenError(f"a plain prior for {self._num_levels} codebook levels cannot hold {num_levels}")
         return self._vocab_size
 
     def walk(self, history_thwD: Sequence[Tensor], size_hw: tuple[int, int], choose: Choose) -> Tensor:
@@ -110,7 +112,7 @@ class LearnedPrior:
 
     @torch.no_grad()
     def walk(self, history_thwD: Sequence[Tensor], size_hw: tuple[int, int], choose: Choose) -> Tensor:
-        with torch.autocast(self.device, enabled=False):
+        with torch.autocast(torch.device(self.device).type, enabled=False):
             layers, levels = self.layers, self.levels
             known_hw = torch.zeros(size_hw, device=self.device)
             digits_hwD = torch.zeros(*size_hw, len(levels), dtype=torch.int64, device=self.device)
@@ -244,7 +246,9 @@ def load_prior(path: str | Path, *, device: str = "cpu") -> LearnedPrior:
             raise CheckpointError(f"{path} is no {FORMAT} file; it was written by something else or another version")
         fields = json.loads(metadata["config"])
         config = NetworkConfig(**{**fields, "levels": tuple(fields["levels"])})
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if any(type(number) is not int for number in (*config.levels, config.channels, config.trunk_layers)):
+            raise TypeError(f"its config holds other things than whole numbers: {fields}")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path} is not a prior: {error}") from error
     return LearnedPrior(config, tensors, device=device)
 

@@ -142,7 +142,7 @@ class StreamEncoder:
 
         Raises:
             UsageError: the extent is not the scaled size, or a first chunk that continues.
-            TokenError: tokens of another tokenizer than those before, or ids that the prior cannot hold.
+            TokenError: tokens of another tokenizer than those before, or ids outside the prior's vocabulary.
         """
         extent = tokens.extent
         wanted = (scaled(self.height, scale), scaled(self.width, scale))
@@ -168,6 +168,8 @@ class StreamEncoder:
             )
         assert self.header is not None
         _check_run(self.header, tokens)
+        if int(tokens.ids_Qthw.max()) >= self.header.vocab_size:
+            raise TokenError(f"id {int(tokens.ids_Qthw.max())} is outside the vocabulary of {self.header.vocab_size}")
         if not continued:
             self._history.clear()
         elif first or (self._history and self._history[-1].shape[:2] != (rows, columns)):
@@ -237,6 +239,8 @@ class StreamDecoder:
         """No more bytes will come."""
         for item in self._parser.finish():
             yield from self._decode(item)
+        if self.next_frame == 0:
+            raise DamagedStream(f"nothing of the .klx file can be decoded: {self._reason}; copy it again")
 
     def _decode(self, item: Header | Chunk | End | Damage) -> Iterator[Piece | Gap]:
         if isinstance(item, Damage):
@@ -245,27 +249,45 @@ class StreamDecoder:
             self._prior = _fitting(self.find_prior(item), item)
         elif isinstance(item, End):
             yield from self._gap_up_to(sum(item.frames))
+        elif item.first_frame < self.next_frame and self.tolerate:
+            self._reason = f"a chunk that begins with frame {item.first_frame} stands where {self.next_frame} was due"
         else:
             yield from self._gap_up_to(item.first_frame)
-            end = item.first_frame + item.geometry.frames
-            if item.continued and self._broken:
-                yield from self._gap_up_to(end)
-            else:
-                piece = self._piece(item)
-                self._broken, self.next_frame = False, end
-                yield piece
+            yield from self._decode_chunk(item)
+
+    def _decode_chunk(self, chunk: Chunk) -> Iterator[Piece | Gap]:
+        """The chunk that begins with next_frame."""
+        end = chunk.first_frame + chunk.geometry.frames
+        if chunk.continued and self._broken:
+            yield from self._gap_up_to(end)
+            return
+        try:
+            piece = self._piece(chunk)
+        except DamagedStream as error:
+            if not self.tolerate:
+                raise
+            self._reason = str(error)
+            yield from self._gap_up_to(end)
+            return
+        self._broken, self.next_frame = False, end
+        yield piece
 
     def _gap_up_to(self, frame: int) -> Iterator[Gap]:
         """Account for frames that never came."""
-        if frame == self.next_frame:
+        if frame == self.next_frame or (frame < self.next_frame and self.tolerate):
             return
-        if not self.tolerate or frame < self.next_frame:
+        if not self.tolerate:
             raise DamagedStream(f"frame {self.next_frame} should follow, but {frame} does; a chunk was lost or moved")
-        header = self.header
+        header, lost = self.header, frame - self.next_frame
         assert header is not None
+        if lost > min(self.limits.gap_frames, self.limits.gap_seconds * header.fps):
+            raise StreamError(
+                f"{lost} frames are missing from frame {self.next_frame} on, above the limits of "
+                f"{self.limits.gap_frames} frames and {self.limits.gap_seconds} s; raise them if you trust the file"
+            )
         before, after = (packets_before(at, header.fps, header.opus_head) for at in (self.next_frame, frame))
         packets = after - before if header.opus_head else 0
-        gap = Gap(first_frame=self.next_frame, frames=frame - self.next_frame, reason=self._reason, packets=packets)
+        gap = Gap(first_frame=self.next_frame, frames=lost, reason=self._reason, packets=packets)
         self.next_frame, self._broken = frame, True
         yield gap
 
@@ -380,14 +402,24 @@ def read_at(
     offsets = list(accumulate(end.lengths, initial=index_position - sum(end.lengths)))
     wanted = bisect_right(starts, frame) - 1
     file.seek(0)
-    header = file.read(offsets[0])
-    for first in range(wanted, -1, -1):  # back to where a run begins; in most files that is the chunk itself
-        decoder = StreamDecoder(find_prior, limits or Limits(), next_frame=starts[first])
-        file.seek(offsets[first])
-        data = file.read(offsets[wanted + 1] - offsets[first])
-        if not is_continued(data):
-            return [piece for piece in decoder.feed(header + data) if isinstance(piece, Piece)]
-    raise DamagedStream("the first chunk continues another; the file is damaged")
+    data = file.read(offsets[0])
+    first = wanted
+    while first > 0 and _continues_at(
+        file, offsets[first]
+    ):  # back to where a run begins, in most files the chunk itself
+        first -= 1
+    file.seek(offsets[first])
+    data += file.read(offsets[wanted + 1] - offsets[first])
+    decoder = StreamDecoder(find_prior, limits or Limits(), next_frame=starts[first])
+    pieces = [piece for piece in decoder.feed(data) if isinstance(piece, Piece)]
+    if decoder.next_frame != starts[wanted + 1]:
+        raise DamagedStream(f"the index names another place for frame {frame}; read the file from the front")
+    return pieces
+
+
+def _continues_at(file: BinaryIO, offset: int) -> bool:
+    file.seek(offset)
+    return is_continued(file.read(3))
 
 
 def _check_run(header: Header, tokens: Tokens) -> None:
@@ -405,6 +437,6 @@ def _fitting(prior: Prior, header: Header) -> Prior:
             f"the .klx file needs prior {header.prior.hex()}, got {prior.fingerprint.hex()}; "
             "use the one it was made with"
         )
-    if prior.vocab_size(header.num_levels) < header.vocab_size:
+    if prior.vocab_size(header.num_levels) != header.vocab_size:
         raise StreamError(f"the prior knows {prior.vocab_size(header.num_levels)} ids, the file {header.vocab_size}")
     return prior
