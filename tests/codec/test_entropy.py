@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kinolex.codec.entropy import LEAST, TOTAL, WEIGHTS, DigitDecoder, DigitEncoder, bits_NV, frequencies_NV
+from kinolex.errors import DamagedStream
+
+rows = st.integers(2, 256).flatmap(
+    lambda size: st.lists(
+        st.lists(st.integers(-(2**24), 2**24), min_size=size, max_size=size)
+        | st.lists(st.integers(-400, 400), min_size=size, max_size=size),
+        min_size=1,
+        max_size=4,
+    )
+)
+
+
+def in_words(logits_V: list[int]) -> list[int]:
+    """docs/bitstream.md, 7.3, in Python's integers."""
+    best = max(logits_V)
+    weights = [int(WEIGHTS[min(best - logit, LEAST)]) for logit in logits_V]
+    found = [1 + weight * (TOTAL - len(logits_V)) // sum(weights) for weight in weights]
+    found[logits_V.index(best)] += TOTAL - sum(found)
+    return found
+
+
+def drawn(frequencies: Tensor, seed: int) -> Tensor:
+    """A value per row, as likely as the row says."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.multinomial(frequencies.double(), 1, generator=generator).flatten()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows)
+def test_frequencies_are_the_documents_integers_sum_to_the_total_and_are_never_zero(logits: list[list[int]]) -> None:
+    for dtype in (torch.float32, torch.int64):
+        frequencies = frequencies_NV(torch.tensor(logits, dtype=dtype))
+        assert frequencies.tolist() == [in_words(row) for row in logits]
+        assert bool((frequencies.sum(dim=1) == TOTAL).all()) and int(frequencies.min()) >= 1
+
+
+def test_the_table_is_the_nearest_integer_whatever_machine_rounds_it() -> None:
+    assert int(WEIGHTS.sum()) == 24732456 and len(WEIGHTS) == LEAST + 1
+    for distance, weight in enumerate(WEIGHTS.tolist()):
+        # weight - 1/2 < 2**(20 - distance/16) < weight + 1/2, with a margin, in exact fractions to the 16th power
+        power = Fraction(2) ** (320 - distance)
+        margin = Fraction(1, 2) - Fraction(1, 1000)
+        assert (weight - margin) ** 16 < power < (weight + margin) ** 16
+
+
+def test_sixteen_units_of_logit_double_the_frequency() -> None:
+    (row,) = frequencies_NV(torch.tensor([[0, 16, 32, 32]])).tolist()
+    assert row[1] / row[0] == pytest.approx(2, rel=1e-5) and row[3] / row[1] == pytest.approx(2, rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows, st.integers(0, 2**31))
+def test_digits_survive_the_coder_likely_and_unlikely_ones(logits: list[list[int]], seed: int) -> None:
+    frequencies = frequencies_NV(torch.tensor(logits))
+    any_digits_N = torch.randint(0, frequencies.shape[1], (len(logits),), generator=torch.Generator().manual_seed(seed))
+    batches = [drawn(frequencies, seed), any_digits_N, frequencies.argmin(dim=1)]
+    encoder = DigitEncoder()
+    for digits_N in batches:
+        encoder.put(digits_N, frequencies)
+    decoder = DigitDecoder(encoder.finish())
+    assert all(torch.equal(decoder.get(frequencies), digits_N) for digits_N in batches)
+
+
+@pytest.mark.parametrize("spread", [0, 40, 400])
+@pytest.mark.parametrize("size", [2, 8, 256])
+def test_estimated_bits_are_within_one_percent_and_four_bytes_of_real_bytes(size: int, spread: int) -> None:
+    generator = torch.Generator().manual_seed(size + spread)
+    frequencies = frequencies_NV(torch.randint(-spread, spread + 1, (20_000, size), generator=generator))
+    digits_N = drawn(frequencies, 1)
+    encoder = DigitEncoder()
+    encoder.put(digits_N, frequencies)
+    estimated_bits = float(bits_NV(frequencies).gather(1, digits_N.unsqueeze(1)).sum())
+    assert abs(8 * len(encoder.finish()) - estimated_bits) < 0.01 * estimated_bits + 32
+
+
+def test_a_digit_that_is_almost_certain_costs_almost_nothing() -> None:
+    certain = frequencies_NV(torch.tensor([[1000, 0, 0, 0]])).expand(100_000, 4)
+    encoder = DigitEncoder()
+    encoder.put(torch.zeros(100_000, dtype=torch.int64), certain)
+    assert len(encoder.finish()) < 8
+
+
+def test_zeros_at_the_end_of_the_bytes_are_not_written_and_not_missed() -> None:
+    flat = frequencies_NV(torch.zeros(12, 256))
+    for digits_N in (torch.zeros(12, dtype=torch.int64), torch.tensor([7] + [0] * 11)):
+        encoder = DigitEncoder()
+        encoder.put(digits_N, flat)
+        data = encoder.finish()
+        assert len(data) <= 6 and not data.endswith(b"\0")
+        assert torch.equal(DigitDecoder(data).get(flat), digits_N)
+        assert torch.equal(DigitDecoder(data + bytes(9)).get(flat), digits_N)
+
+
+def test_bytes_that_no_encoder_writes_give_digits_or_the_named_error() -> None:
+    dice, refused = np.random.default_rng(0), 0
+    sevenths = frequencies_NV(torch.zeros(400, 7))
+    for _ in range(100):
+        try:
+            digits_N = DigitDecoder(dice.bytes(160)).get(sevenths)
+            assert int(digits_N.min()) >= 0 and int(digits_N.max()) < 7
+        except DamagedStream:
+            refused += 1
+    assert 0 < refused < 100  # both ways have been seen
+
+
+def test_bits_are_minus_log2_of_the_share() -> None:
+    assert bits_NV(torch.tensor([[TOTAL // 2, 1, TOTAL]])).tolist() == [[1.0, 24.0, 0.0]]
+    assert math.isclose(float(bits_NV(torch.tensor(TOTAL // 10))), math.log2(10), rel_tol=1e-6)
