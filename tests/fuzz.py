@@ -1,8 +1,9 @@
 """Broken files at random: python -m tests.fuzz --minutes 2 [--seed N]
 
-Media, tokens, checkpoints, tables and packs are damaged (bytes flipped, cut, doubled, zeroed, numbers replaced) and
-read again. Anything but success or a KinolexError is a finding: the file is kept in out/fuzz and the exit code is 1.
-So is a result file left behind by a refused call, and memory beyond 8 GB.
+Media, tokens, .klx files, checkpoints, priors, tables and packs are damaged (bytes flipped, cut, doubled, zeroed,
+numbers replaced) and read again. Anything but success or a KinolexError is a finding: the file is kept in out/fuzz and
+the exit code is 1. So is a result file left behind by a refused call, and memory beyond 8 GB. Most .klx files are
+damaged and read in memory, see tests/fuzz_klx.py.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ import numpy as np
 import torch
 import tyro
 
-from kinolex import api, checkpoint, media
+from kinolex import api, checkpoint, hub, media
+from kinolex.codec.priors import load_prior
+from kinolex.compression import CompressConfig, coder_of
 from kinolex.data.index import scan
 from kinolex.data.packs import Pack, build_pack
 from kinolex.data.token_store import load_tokens
@@ -36,6 +39,8 @@ from kinolex.errors import KinolexError
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.types import Clip
+from tests import fuzz_klx
+from tests.codec.codec_examples import GOLDEN
 
 MEMORY_BYTES = 8 * 2**30
 KEPT = Path("out/fuzz")
@@ -90,6 +95,7 @@ def targets(folder: Path) -> list[Target]:
     api.encode(folder / "v_mp4" / "v.mp4", folder / "tokens" / "t.safetensors", tokenizer)
     found.append(Target(folder / "tokens" / "t.safetensors", lambda path: tokenizer.decode(load_tokens(path))))
     found += [Target(folder / "model" / "m" / name, lambda path: checkpoint.load(path.parent)) for name in MODEL_FILES]
+    found += compressed_targets(folder, folder / "model" / "m")
     (folder / "table").mkdir()
     shutil.copy(folder / "v_mp4" / "v.mp4", folder / "table" / "v.mp4")
     (folder / "table" / "index.csv").write_text("file,split,label,caption\nv.mp4,train,falls,a red square falls\n")
@@ -106,6 +112,24 @@ def targets(folder: Path) -> list[Target]:
     build_pack(scan(folder / "table"), folder / "pack" / "p", lines=32)
     found.append(Target(folder / "pack" / "p" / "manifest.json", lambda path: read_pack(path.parent)))
     return found
+
+
+def compressed_targets(folder: Path, model: Path) -> list[Target]:
+    """A .klx file with sound, read in every way, and a prior."""
+    (folder / "klx").mkdir()
+    tokenizer, file = checkpoint.load(model), folder / "klx" / "c.klx"
+    config = CompressConfig(chunk_frames=5)
+    api.compress(folder / "v_mp4" / "v.mp4", file, tokenizer, hub.load_prior(model, tokenizer), config)
+    find = coder_of(model)
+    (folder / "prior").mkdir()
+    shutil.copy(GOLDEN / "one_level.prior.safetensors", folder / "prior" / "p.safetensors")
+    return [
+        Target(file, lambda path: api.decompress(path, path.with_name("out.mp4"), find)),
+        Target(file, lambda path: api.decompress(path, path.with_name("out.mp4"), find, on_lost=[].append)),
+        Target(file, lambda path: api.decompress_frame(path, path.with_name("out.png"), 6, find)),
+        Target(file, api.info),
+        Target(folder / "prior" / "p.safetensors", load_prior),
+    ]
 
 
 MODEL_FILES = (checkpoint.CONFIG, checkpoint.WEIGHTS)
@@ -150,6 +174,14 @@ def damage(data: bytes, dice: random.Random) -> bytes:
     return data
 
 
+def keep(name: str, data: bytes, number: int) -> None:
+    """Store a file that was a finding, and say so; called while its exception is handled."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    (KEPT / name).write_bytes(data)
+    print(f"finding {number}: {KEPT}/{name}", file=sys.stderr)
+    traceback.print_exc()
+
+
 def main(arguments: Arguments) -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -160,12 +192,18 @@ def main(arguments: Arguments) -> int:
         good = Path(temporary) / "good"
         good.mkdir()
         all_targets = targets(good)
-        for target in all_targets:
-            place = Path(temporary) / "whole" / target.file.name
+        for number, target in enumerate(all_targets):
+            place = Path(temporary) / "whole" / str(number)
             shutil.copytree(target.file.parent, place)
             target.use(place / target.file.name)  # what is refused undamaged would find nothing
         until = time.monotonic() + 60 * arguments.minutes
+        good_klx = fuzz_klx.good_files()
         while time.monotonic() < until:
+            try:
+                fuzz_klx.turn(dice.choice(good_klx), damage, dice, outcomes)
+            except fuzz_klx.Finding as finding:
+                findings += 1
+                keep(f"{arguments.seed}-{findings}-bytes.klx", finding.data, findings)
             target = dice.choice(all_targets)
             place = Path(temporary) / "bad"
             shutil.rmtree(place, ignore_errors=True)
@@ -180,10 +218,7 @@ def main(arguments: Arguments) -> int:
                 outcomes[f"{file.name} refused"] += 1
             except Exception:
                 findings += 1
-                KEPT.mkdir(parents=True, exist_ok=True)
-                (KEPT / f"{arguments.seed}-{findings}-{file.name}").write_bytes(kept)
-                print(f"finding {findings}: {KEPT}/{arguments.seed}-{findings}-{file.name}", file=sys.stderr)
-                traceback.print_exc()
+                keep(f"{arguments.seed}-{findings}-{file.name}", kept, findings)
             if sys.stderr.isatty():
                 done, left = sum(outcomes.values()), max(0, round(until - time.monotonic()))
                 print(f"\r{done} files, {findings} findings, {left} s left ", end="", file=sys.stderr)

@@ -300,6 +300,9 @@ def test_the_index_is_found_from_the_back_and_its_damage_is_named() -> None:
     for cut in (0, 5, len(data) - 1, len(data) - len(pieces[-1])):
         with pytest.raises(TruncatedStream):
             read_index(io.BytesIO(data[:cut]))
+    too_long = pack_end(replace(end, lengths=(*end.lengths[:-1], len(data))))
+    with pytest.raises(DamagedStream, match="more bytes than there are"):
+        read_index(io.BytesIO(b"".join([*pieces[:-1], too_long])))
     for place in range(len(data) - len(pieces[-1]), len(data)):
         with pytest.raises(StreamError):
             read_index(io.BytesIO(data[:place] + bytes([data[place] ^ 0x11]) + data[place + 1 :]))
