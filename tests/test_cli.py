@@ -101,6 +101,43 @@ def test_info_describes_media_tokens_and_models(video: Path, model: str, capsys:
     assert kinds == ["media", "tokens", "model"]
 
 
+def test_compress_info_and_decompress_bring_back_frames_size_rate_and_sound(
+    video: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    klx, out, picture = (video.with_name(name) for name in ("c.klx", "out.mp4", "out.png"))
+    assert run("compress", video, klx, "--model", model, "--quality", 80, "--chunk-frames", 5, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bytes"] == klx.stat().st_size and report["frames"] == 11
+    assert report["bits_per_pixel"] == pytest.approx(8 * report["bytes"] / (11 * 37 * 50))
+    assert run("info", klx, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["kind"], facts["chunks"], facts["size"], facts["prior"]) == ("klx", 3, "50x37", "plain")
+    assert run("decompress", klx, out, "--model", model) == 0
+    original, restored = read(video), read(out)
+    assert restored.frames_TCHW.shape == original.frames_TCHW.shape and restored.fps == original.fps
+    assert original.sound is not None and restored.sound is not None
+    assert abs(restored.sound.duration_s - original.sound.duration_s) < 0.05
+    assert run("decompress", klx, picture, "--model", model, "--frame", 6) == 0
+    assert read(picture).frames_TCHW.shape == (1, 3, 37, 50)
+
+
+def test_a_damaged_klx_file_is_refused_and_concealed_if_tolerated(
+    video: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    klx, out = video.with_name("c.klx"), video.with_name("out.mp4")
+    run("compress", video, klx, "--model", model, "--chunk-frames", 5)
+    data = klx.read_bytes()
+    klx.write_bytes(data[: len(data) // 2] + b"?" + data[len(data) // 2 + 1 :])
+    capsys.readouterr()
+    assert run("decompress", klx, out, "--model", model) == 2
+    assert "the file is damaged; " in capsys.readouterr().err and read(out).num_frames == 5
+    assert run("info", klx) == 2
+    assert run("decompress", klx, out, "--model", model, "--tolerate", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["lost_frames"] == 5 and "frames 5 to 9 are concealed" in printed.err
+    assert read(out).num_frames == 11
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -146,6 +183,7 @@ def test_tokens_of_another_model_and_damaged_token_files_are_refused(
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [("demo",), ("roundtrip",), ("encode",), ("decode",), ("info",), ("train",), ("doctor",)]
+    commands += [("compress",), ("decompress",)]
     commands += [("data", name) for name in ("check", "index", "pack", "worlds")] + [("eval", "reconstruction")]
     for command in commands:
         assert run(*command, "--help") == 0
@@ -198,6 +236,12 @@ def test_a_refused_call_says_one_line_and_touches_nothing(
         (("decode", tokens, video, "--sound-from", video), "would be overwritten"),
         (("decode", tokens, tmp_path / "o.mp4", "--sound-from", tokens), "not media"),
         (("roundtrip", video, tmp_path / "o.mp4", "--device", "banana"), "no device 'banana'"),
+        (("compress", video, tmp_path / "o.mp4"), "compressed files are written as .klx"),
+        (("compress", video, tmp_path / "o.klx", "--quality", 5, "--bpp", 0.1), "give one of quality, bpp and kbps"),
+        (("compress", video, tmp_path / "o.klx", "--sound-kbps", 0.001), "cannot be encoded as Opus"),
+        (("compress", tmp_path / "missing.mp4", tmp_path / "o.klx"), "no file at"),
+        (("decompress", video, tmp_path / "o.mp4"), "no .klx file"),
+        (("decompress", tmp_path / "missing.klx", tmp_path / "o.mp4"), "no file at"),
         (("demo", "--out", video), "File exists"),
         (("demo", "--out", tmp_path / "demo", "--file", tmp_path / "missing.mp4"), "no file at"),
     ):
