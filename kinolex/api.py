@@ -324,7 +324,7 @@ def decompress(
             broken.append(error)
 
     with _open_klx(source) as file:
-        sound = read_sound(file, tolerate=True)
+        sound = read_sound(file, tolerate=on_lost is not None, up_to_damage=True)
         total = _frames_in(file)
         file.seek(0)
         clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost)

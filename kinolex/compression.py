@@ -30,9 +30,9 @@ from kinolex.codec.container import Chunk, End, Header, Limits, Parser, packets_
 from kinolex.codec.priors import PLAIN, Prior, to_digits, to_ids
 from kinolex.codec.rate import choose_digits
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estimate_bits
-from kinolex.errors import ConfigError, StreamError, UsageError
+from kinolex.errors import ConfigError, DamagedStream, StreamError, UsageError
 from kinolex.media import resize_frames
-from kinolex.media.opus import RATE_HZ, Opus, OpusDecoder, decode_opus, encode_opus
+from kinolex.media.opus import PACKET_SAMPLES, RATE_HZ, Opus, OpusDecoder, decode_opus, encode_opus
 from kinolex.metrics import bits_per_pixel
 from kinolex.tokenizers.base import check_fingerprint
 from kinolex.tokenizers.quantizers import FSQConfig
@@ -403,19 +403,38 @@ def describe(file: BinaryIO) -> dict[str, Any]:
     }
 
 
-def read_sound(file: BinaryIO, *, limits: Limits | None = None, tolerate: bool = False) -> Sound | None:
-    """The whole sound of a .klx file, without decoding a picture; None if it has none. Errors as Parser."""
-    parser = Parser(limits=limits or Limits(), tolerate=tolerate)
+def read_sound(
+    file: BinaryIO, *, limits: Limits | None = None, tolerate: bool = False, up_to_damage: bool = False
+) -> Sound | None:
+    """The whole sound of a .klx file, without decoding a picture; None if it has none.
+
+    Args:
+        limits: larger files are refused.
+        tolerate: silence where the file is damaged, instead of an error.
+        up_to_damage: the sound before the damage, instead of an error.
+
+    Raises:
+        StreamError, DamagedStream, TruncatedStream: as codec.container.Parser. UnreadableMedia: as media.opus.
+    """
+    limits = limits or Limits()
+    parser = Parser(limits=limits, tolerate=tolerate)
     file.seek(0)
     packets: list[bytes | None] = []
     samples = None
-    for item in chain(chain.from_iterable(map(parser.feed, blocks_of(file))), parser.finish()):
-        header = parser.header
-        if isinstance(item, Chunk) and header is not None and header.opus_head:
-            lost = packets_before(item.first_frame, header.fps, header.opus_head) - len(packets)
-            packets += [None] * lost + list(item.packets)
-        elif isinstance(item, End):
-            samples = item.sound_samples
+    try:
+        for item in chain(chain.from_iterable(map(parser.feed, blocks_of(file))), parser.finish()):
+            header = parser.header
+            if isinstance(item, Chunk) and header is not None and header.opus_head:
+                lost = packets_before(item.first_frame, header.fps, header.opus_head) - len(packets)
+                if 0 <= lost * PACKET_SAMPLES <= limits.gap_seconds * RATE_HZ:
+                    packets += [None] * lost + list(item.packets)
+                elif not tolerate:
+                    raise DamagedStream(f"the sound at frame {item.first_frame} does not follow what stands before it")
+            elif isinstance(item, End):
+                samples = item.sound_samples
+    except StreamError:
+        if not up_to_damage:
+            raise
     header = parser.header
     return decode_opus(header.opus_head, packets, samples) if header is not None and header.opus_head else None
 

@@ -31,6 +31,8 @@ PACKET_SAMPLES = 960
 SOUND_RATE_HZ = 48_000
 SLOWEST_SECONDS = 60
 """Longest time for which a picture of a video with sound may be shown: sound is given out with its picture."""
+MOST_PACKETS, MOST_PACKET_BYTES = 2**20, 2**16
+"""Of one chunk; the last chunk of a video holds all sound that goes on after the pictures."""
 OPUS_MAGIC, OPUS_HEAD_BYTES = b"OpusHead", 19
 
 _CONTINUED, _GEOMETRY, _SOUND = 1, 2, 4
@@ -154,7 +156,9 @@ def pack_header(header: Header) -> bytes:
 
 
 def pack_chunk(chunk: Chunk, header: Header) -> bytes:
-    """Sync bytes, fields, payload, checksum."""
+    """Sync bytes, fields, payload, checksum. Raises UsageError for sound that no reader takes."""
+    if len(chunk.packets) > MOST_PACKETS or any(len(packet) > MOST_PACKET_BYTES for packet in chunk.packets):
+        raise UsageError(f"a chunk holds up to {MOST_PACKETS} Opus packets of {MOST_PACKET_BYTES} bytes each")
     own = chunk.geometry != header.geometry
     flags = chunk.continued * _CONTINUED | own * _GEOMETRY | bool(chunk.packets) * _SOUND
     payload = bytearray()
@@ -407,7 +411,7 @@ class Parser:
         packets: list[bytes] = []
         if flags & _SOUND:
             try:
-                packets = [payload.take(payload.varint(2**16)) for _ in range(payload.varint(2**16))]
+                packets = [payload.take(payload.varint(MOST_PACKET_BYTES)) for _ in range(payload.varint(MOST_PACKETS))]
             except _Incomplete:
                 raise DamagedStream("a chunk's sound is longer than the chunk; the file is damaged") from None
             if not packets:

@@ -200,7 +200,7 @@ def read_chunk(reader: Reader, header: Header) -> Chunk:
     check_geometry(geometry, header.height, header.width)
     packets = []
     if flags & 4:
-        count = payload.varint(2**16)
+        count = payload.varint(2**20)
         if count < 1:
             raise Damaged("no packets")
         packets = [payload.take(payload.varint(2**16)) for _ in range(count)]

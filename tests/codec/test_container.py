@@ -327,6 +327,14 @@ def test_a_header_that_no_reader_would_take_is_not_written(header: Header) -> No
 # --- sound ---
 
 
+def test_the_last_chunk_may_hold_hours_of_sound_and_no_chunk_more_than_a_reader_takes() -> None:
+    chunk = Chunk(first_frame=0, geometry=GEOMETRY, tokens=b"x", packets=(b"",) * 200_000)
+    assert list(parse(b"".join(packed([chunk])[0])))[1] == chunk
+    for packets in ((b"",) * (2**20 + 1), (bytes(2**16 + 1),)):
+        with pytest.raises(UsageError, match="a chunk holds up to"):
+            pack_chunk(replace(chunk, packets=packets), HEADER)
+
+
 @given(st.integers(1, 10_000), st.fractions(min_value=Fraction(1, 60), max_value=500, max_denominator=1001))
 def test_the_packets_before_a_frame_are_the_fewest_that_hold_all_sound_before_it(frame: int, fps: Fraction) -> None:
     pre_skip = 312
