@@ -30,6 +30,9 @@ BYTES_PER_SLOT = 3 * 64 * 64
 
 MAX_SLOTS = 8
 
+STILL_FRACTION = 0.4
+"""Of the images that are shown for several frames; the camera glides over the others."""
+
 RenderWorld = Callable[[int, int, int], np.ndarray]
 """(seed, frames, side) -> uint8 T H W C of a procedural world."""
 
@@ -48,6 +51,8 @@ class LoaderConfig:
     """Frames are taken every 1..max_stride, so that slow and fast motion both occur."""
     half_scale: float = 0.25
     """Share of samples cut twice as large and halved, so that content occurs at two scales."""
+    image_frames: int = 1
+    """Images are shown for this many frames, still or panned over: motion whose truth no camera blurs."""
     world_fraction: float = 0.0
     """Share of the video samples that are procedural worlds instead."""
 
@@ -115,7 +120,11 @@ class Loader:
         config = self.config
         video = self._draw("video", step, config.batch_video, config.clip_frames, self.video_slots)
         with_images = step % config.image_every == 0
-        images = self._draw("image", step, config.batch_image, 1, self.image_slots) if with_images else None
+        images = (
+            self._draw("image", step, config.batch_image, config.image_frames, self.image_slots)
+            if with_images
+            else None
+        )
         return Batch(step, video, images)
 
     def iterate(self, start_step: int, *, ahead: int = 3) -> Iterator[Batch]:
@@ -166,7 +175,11 @@ class Loader:
                 continue
             order = self._order(kind, number // len(slots), len(slots))
             pack, index = slots[order[number % len(slots)]]
-            samples.append(self._crop(pack.frames_THWC(index), frames, rng))
+            source_THWC = pack.frames_THWC(index)
+            if kind == "image" and frames > 1 and rng.random() >= STILL_FRACTION:
+                samples.append(_panned(source_THWC[0], frames, self.config.crop, rng))
+            else:
+                samples.append(self._crop(source_THWC, frames, rng))
         if not samples:
             return None
         return torch.from_numpy(np.stack(samples)).permute(0, 4, 1, 2, 3)
@@ -180,6 +193,8 @@ class Loader:
 
     def _crop(self, frames_THWC: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
         side, (total, height, width) = self.config.crop, frames_THWC.shape[:3]
+        if total == 1:
+            frames_THWC, total = np.repeat(frames_THWC, frames, axis=0), frames
         longest = (total - 1) // (frames - 1) if frames > 1 else 1
         stride = int(rng.integers(1, min(self.config.max_stride, longest) + 1))
         start = int(rng.integers(0, total - stride * (frames - 1)))
@@ -192,6 +207,27 @@ class Loader:
         if piece_THWC.shape[1:3] == (side, side):
             return np.ascontiguousarray(piece_THWC)
         return _resized(piece_THWC, side)
+
+
+def _panned(image_HWC: np.ndarray, frames: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A camera that glides straight over an image, slowly turning and zooming; beyond the border the image mirrors."""
+    image_1CHW = torch.from_numpy(image_HWC.copy()).permute(2, 0, 1)[None].float()
+    height, width = image_HWC.shape[:2]
+    time_T = torch.arange(frames) - (frames - 1) / 2
+    speed, heading = rng.exponential(1.5), rng.uniform(0, 2 * np.pi)
+    scale_T = float(rng.uniform(0.7, 1.4)) * torch.exp(float(rng.normal(0, 0.004)) * time_T)
+    angle_T = float(rng.normal(0, 0.01)) * time_T
+    centre_x, centre_y = (rng.uniform(0.25, 0.75) * size for size in (width, height))
+    x_T = centre_x + speed * np.cos(heading) * time_T
+    y_T = centre_y + speed * np.sin(heading) * time_T
+    offsets = torch.arange(side) - (side - 1) / 2
+    cos_T11, sin_T11 = ((scale_T * f(angle_T))[:, None, None] for f in (torch.cos, torch.sin))
+    columns_THW = x_T[:, None, None] + cos_T11 * offsets[None, None, :] - sin_T11 * offsets[None, :, None]
+    rows_THW = y_T[:, None, None] + sin_T11 * offsets[None, None, :] + cos_T11 * offsets[None, :, None]
+    grid_THW2 = torch.stack([(2 * columns_THW + 1) / width - 1, (2 * rows_THW + 1) / height - 1], dim=-1).float()
+    looked = image_1CHW.expand(frames, -1, -1, -1)
+    moved_TCHW = F.grid_sample(looked, grid_THW2, padding_mode="reflection", align_corners=False)
+    return moved_TCHW.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _resized(frames_THWC: np.ndarray, side: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Pictures and features moved along displacement fields, and a correlation that tells where things went.
+"""Pictures and features moved along displacement fields, and a search that tells where things came from.
 
 Source: spatial transformer, Jaderberg et al. 2015, arXiv 1506.02025; several displacements per position as in
-deformable convolution, Dai et al. 2017, arXiv 1703.06211.
+deformable convolution, Dai et al. 2017, arXiv 1703.06211; full search as in every block-based video encoder.
 """
 
 from __future__ import annotations
@@ -44,3 +44,48 @@ def warp_groups(x_BCHW: Tensor, shifts_BGHW: Tensor) -> Tensor:
         rearrange(shifts_BGHW, "b (g two) h w -> (b g) two h w", two=2),
     )
     return rearrange(moved, "(b g) c h w -> b (g c) h w", b=batch)
+
+
+REACH = 7
+"""Farthest displacement that a search looks at, in steps of STRIDE pixels."""
+STRIDE = 2
+STAY = 2e-3
+"""What a step of displacement must gain per pixel value in [-1, 1], so that flat areas stay where they are."""
+
+
+@torch.no_grad()
+def search(new_BCHW: Tensor, old_BCHW: Tensor) -> Tensor:
+    """Where each 8x8 block of a picture came from: full search over half-size grey pictures, 16x16 windows.
+
+    Args:
+        new_BCHW, old_BCHW: float in [-1, 1], sides multiples of 8.
+
+    Returns:
+        [B, 2, H/8, W/8] float32: the displacement (right, down) in pixels at which the old picture looks like the new,
+        refined below STRIDE by a parabola through the neighbouring costs.
+    """
+    with torch.autocast(new_BCHW.device.type, enabled=False):
+        new_B1HW, old_B1HW = (F.avg_pool2d(x.float().mean(dim=1, keepdim=True), STRIDE) for x in (new_BCHW, old_BCHW))
+        height, width = new_B1HW.shape[2:]
+        padded = F.pad(old_B1HW, (REACH,) * 4, mode="replicate")
+        across = 2 * REACH + 1
+        costs = []
+        for down in range(across):
+            # Views of all displacements to the side, as channels.
+            views = padded[:, :, down : down + height].unfold(3, width, 1).squeeze(1).transpose(1, 2)
+            costs.append(F.avg_pool2d((new_B1HW - views).abs(), 8, stride=4, padding=2, count_include_pad=False))
+        steps = torch.arange(-REACH, REACH + 1, device=new_BCHW.device, dtype=torch.float32)
+        right_M, down_M = steps.repeat(across), steps.repeat_interleave(across)
+        cost_BMhw = torch.cat(costs, dim=1) + ((right_M.abs() + down_M.abs()) * STAY)[:, None, None]
+        best_Bhw = cost_BMhw.argmin(dim=1)
+        found = []
+        for position_M, apart in ((right_M, 1), (down_M, across)):
+            inside_Bhw = position_M[best_Bhw].abs() < REACH
+            before, here, after = (
+                cost_BMhw.gather(1, (best_Bhw + offset).clamp(0, across**2 - 1).unsqueeze(1)).squeeze(1)
+                for offset in (-apart, 0, apart)
+            )
+            bend = (before + after - 2 * here).clamp(min=1e-6)
+            finer = ((before - after) / (2 * bend)).clamp(-0.5, 0.5) * inside_Bhw
+            found.append((position_M[best_Bhw] + finer) * STRIDE)
+        return torch.stack(found, dim=1)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.layers.norm import PositionNorm, norm_silu
-from kinolex.layers.warp import warp, warp_groups
+from kinolex.layers.warp import search, warp, warp_groups
 from kinolex.tokenizers.quantizers import Quantized, QuantizerConfig, build_quantizer
 
 SHIFT_PIXELS = 4.0
@@ -37,6 +37,9 @@ SHIFT_PIXELS = 4.0
 
 NEWS_GAIN = 4.0
 """Of the difference between the coming frames and the last one decoded, as the encoder sees it."""
+
+PHASES = 4
+"""Consecutive steps use other dictionaries in turn: what one cannot say about a picture that stays, the next can."""
 
 DEEPER = 2
 """The latent's resolution below the folded picture's."""
@@ -86,7 +89,55 @@ class Memory:
     """What the decoder knows before a step."""
 
     frame_BCHW: Tensor  # the last frame decoded, in [-1, 1], float32
+    earlier_BCHW: Tensor  # the first frame of the step that ended with it
     features_BMhw: Tensor  # at the folded resolution
+    steps: int  # since the stream began
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlook:
+    """What both sides expect of a step before a token is read: that everything moves on as it did."""
+
+    frames_BTCHW: Tensor  # float32
+    features_BMhw: Tensor
+    shifts_BThw: Tensor  # (right, down) in pixels for frame after frame, at the folded resolution
+    begun: bool  # whether there is a past at all
+
+    def known_BChw(self, fold: nn.PixelUnshuffle) -> Tensor:
+        """Everything, at the folded resolution."""
+        batch, _, height, width = self.features_BMhw.shape
+        begun_B1hw = self.frames_BTCHW.new_full((batch, 1, height, width), float(self.begun))
+        return _join(self.features_BMhw, _folded(fold, self.frames_BTCHW), begun_B1hw)
+
+
+def look_ahead(memory: Memory, config: RecurrentConfig) -> Outlook:
+    """Move what is remembered on along the motion between its two frames; without bits, as both sides know them."""
+    times, batch = config.time_factor, len(memory.frame_BCHW)
+    height, width = memory.features_BMhw.shape[2:]
+    if memory.steps < 2:  # one picture does not move
+        shifts = memory.frame_BCHW.new_zeros(batch, 2 * times, height, width)
+        frames = memory.frame_BCHW.unsqueeze(1).expand(-1, times, -1, -1, -1)
+        return Outlook(frames, memory.features_BMhw, shifts, memory.steps > 0)
+    per_frame = search(memory.frame_BCHW, memory.earlier_BCHW) / (times - 1)
+    smooth = F.interpolate(per_frame, size=(height, width), mode="bilinear", align_corners=False)
+    shifts = torch.cat([smooth * (time + 1) for time in range(times)], dim=1)
+    frames = _moved_frames(memory.frame_BCHW, shifts, config)
+    return Outlook(frames, warp_groups(memory.features_BMhw, _of_groups(shifts, config)), shifts, True)
+
+
+def _moved_frames(frame_BCHW: Tensor, shifts_BGhw: Tensor, config: RecurrentConfig) -> Tensor:
+    """The last frame moved along one displacement field for each coming frame: [B, T, 3, H, W], float32."""
+    times = config.time_factor
+    smooth = F.interpolate(shifts_BGhw, scale_factor=config.fold, mode="bilinear", align_corners=False)
+    repeated = frame_BCHW.repeat_interleave(times, dim=0)
+    moved = warp(repeated, rearrange(smooth, "b (t two) h w -> (b t) two h w", two=2))
+    return rearrange(moved, "(b t) c h w -> b t c h w", t=times)
+
+
+def _of_groups(shifts_BThw: Tensor, config: RecurrentConfig) -> Tensor:
+    """Displacements of the frames for the groups of features, which take turns, in positions of the folded picture."""
+    rounds = -(-config.shifts // config.time_factor)
+    return shifts_BThw.repeat(1, rounds, 1, 1)[:, : 2 * config.shifts] / config.fold
 
 
 class Block(nn.Module):
@@ -108,20 +159,25 @@ class Encoder(nn.Module):
         super().__init__()
         width, deep, folded = config.width, config.deep_width, 3 * config.fold**2
         self.fold = nn.PixelUnshuffle(config.fold)
-        self.stem = _conv(2 * config.time_factor * folded + config.memory, width)
+        self.stem = _conv(3 * config.time_factor * folded + config.memory + 1, width)
         self.blocks = _blocks(width, config.encoder_blocks[0])
         self.down = nn.Conv2d(width, deep, 4, stride=DEEPER, padding=1)
+        self.origin = _conv(2, deep)
         self.deep_blocks = _blocks(deep, config.encoder_blocks[1])
         self.norm = PositionNorm(deep)
-        self.out = nn.Conv2d(deep, latent_dim, 1)
+        self.out = nn.Conv2d(deep, latent_dim * (1 + PHASES), 1)
+        _own_phases(self.out.weight[latent_dim:])
 
-    def forward(self, frames_BTCHW: Tensor, memory: Memory) -> Tensor:
-        # What is left to say is small where little moves; enlarged, it counts as much as the pictures themselves.
-        news_BTCHW = (frames_BTCHW - memory.frame_BCHW.unsqueeze(1)) * NEWS_GAIN
-        folded, news = (rearrange(self.fold(x), "b t c h w -> b (t c) h w") for x in (frames_BTCHW, news_BTCHW))
-        x_BChw = self.stem(_join(folded, news, memory.features_BMhw))
-        x_BChw = self.deep_blocks(self.down(self.blocks(x_BChw)))
-        return self.out(norm_silu(self.norm, x_BChw))
+    def forward(self, frames_BTCHW: Tensor, outlook: Outlook, phase: int) -> Tensor:
+        # What is left to say is small where the outlook is good; enlarged, it counts as much as the pictures do.
+        news_BTCHW = (frames_BTCHW - outlook.frames_BTCHW) * NEWS_GAIN
+        seen = (_folded(self.fold, frames_BTCHW), _folded(self.fold, news_BTCHW), outlook.known_BChw(self.fold))
+        x_BChw = self.down(self.blocks(self.stem(_join(*seen))))
+        if outlook.begun:
+            x_BChw = x_BChw + self.origin(search(frames_BTCHW[:, -1], outlook.frames_BTCHW[:, -1]) / SHIFT_PIXELS)
+        x_BChw = norm_silu(self.norm, self.deep_blocks(x_BChw))
+        common, *phases = self.out(x_BChw).chunk(1 + PHASES, dim=1)
+        return common + phases[phase]
 
 
 class Decoder(nn.Module):
@@ -133,12 +189,14 @@ class Decoder(nn.Module):
         width, deep, folded, times = config.width, config.deep_width, 3 * config.fold**2, config.time_factor
         self.fold, self.unfold = nn.PixelUnshuffle(config.fold), nn.PixelShuffle(config.fold)
         self.start = nn.Parameter(torch.zeros(config.memory))
-        self.recall = nn.Conv2d(config.memory + folded, deep // 2, 4, stride=DEEPER, padding=1)
-        self.stem = _conv(latent_dim + deep // 2, deep)
+        known = config.memory + times * folded + 1
+        self.recall = nn.Conv2d(known, deep // 2, 4, stride=DEEPER, padding=1)
+        self.stem = _conv(latent_dim * (1 + PHASES) + deep // 2, deep)
+        _own_phases(self.stem.weight[:, latent_dim : latent_dim * (1 + PHASES)])
         self.deep_blocks = _blocks(deep, config.decoder_blocks[0])
         self.up = nn.Conv2d(deep, width * DEEPER**2, 1)
         self.grow = nn.PixelShuffle(DEEPER)
-        self.merge = _conv(width + config.memory + folded, width)
+        self.merge = _conv(width + known, width)
         self.blocks = _blocks(width, config.decoder_blocks[1])
         self.motion_norm = PositionNorm(width)
         self.motion = _conv(width, 2 * (times + config.shifts))
@@ -148,41 +206,37 @@ class Decoder(nn.Module):
         self.out = _conv(width, times * (folded + 1))
         self.remember = nn.Conv2d(width, config.memory, 1)
         for still in (self.motion, self.remember):
-            nn.init.zeros_(still.weight)
-            assert still.bias is not None
-            nn.init.zeros_(still.bias)
+            _zero(still)
+        _keep_mostly(self.out, times)
 
     def blank(self, batch: int, rows: int, columns: int) -> Memory:
         """Memory before the first step, for a picture of rows x columns latent positions."""
         side_h, side_w = rows * DEEPER, columns * DEEPER
         frame = self.start.new_zeros(batch, 3, side_h * self.config.fold, side_w * self.config.fold)
-        return Memory(frame, self.start[:, None, None].expand(batch, -1, side_h, side_w))
+        return Memory(frame, frame, self.start[:, None, None].expand(batch, -1, side_h, side_w), 0)
 
-    def forward(self, latents_BDhw: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def forward(self, latents_BDhw: Tensor, memory: Memory, outlook: Outlook) -> tuple[Tensor, Memory]:
         """frames_BTCHW, not clamped, and the memory after them."""
-        times = self.config.time_factor
-        known = _join(memory.features_BMhw, self.fold(memory.frame_BCHW))
-        deep_BChw = self.deep_blocks(self.stem(_join(latents_BDhw, self.recall(known))))
+        config, times = self.config, self.config.time_factor
+        known = outlook.known_BChw(self.fold)
+        slots = [torch.zeros_like(latents_BDhw)] * PHASES
+        slots[memory.steps % PHASES] = latents_BDhw
+        deep_BChw = self.deep_blocks(self.stem(_join(latents_BDhw, *slots, self.recall(known))))
         x_BChw = self.blocks(self.merge(_join(self.grow(self.up(deep_BChw)), known)))
-        shifts = self.motion(norm_silu(self.motion_norm, x_BChw)).float() * SHIFT_PIXELS
-        moved = self._moved_frames(memory.frame_BCHW, shifts[:, : 2 * times])
-        features = warp_groups(memory.features_BMhw, shifts[:, 2 * times :] / self.config.fold)
-        folded = rearrange(self.fold(moved), "b t c h w -> b (t c) h w")
+        turns = self.motion(norm_silu(self.motion_norm, x_BChw)).float() * SHIFT_PIXELS
+        moved = _moved_frames(memory.frame_BCHW, outlook.shifts_BThw + turns[:, : 2 * times], config)
+        of_groups = _of_groups(outlook.shifts_BThw, config) + turns[:, 2 * times :] / config.fold
+        features = warp_groups(memory.features_BMhw, of_groups)
+        folded = _folded(self.fold, moved)
         x_BChw = norm_silu(self.norm, self.last_blocks(self.blend(_join(x_BChw, features, folded))))
         new, keep = self.out(x_BChw).float().split([folded.shape[1], times], dim=1)
-        gate = torch.sigmoid(rearrange(keep, "b t h w -> b t 1 h w").repeat_interleave(3 * self.config.fold**2, dim=2))
-        mixed = rearrange(new, "b (t c) h w -> b t c h w", t=times) + gate * self.fold(moved)
+        gate = torch.sigmoid(keep).repeat_interleave(3 * config.fold**2, dim=1)
+        mixed = rearrange(new + gate * folded, "b (t c) h w -> b t c h w", t=times)
         frames_BTCHW = self.unfold(mixed)
-        after = Memory(frames_BTCHW[:, -1].clamp(-1.0, 1.0), self.remember(x_BChw))
-        return frames_BTCHW, after
-
-    def _moved_frames(self, frame_BCHW: Tensor, shifts_BGhw: Tensor) -> Tensor:
-        """The last frame moved by one displacement field for each coming frame: [B, T, 3, H, W], float32."""
-        times = self.config.time_factor
-        smooth = F.interpolate(shifts_BGhw, scale_factor=self.config.fold, mode="bilinear", align_corners=False)
-        repeated = frame_BCHW.repeat_interleave(times, dim=0)
-        moved = warp(repeated, rearrange(smooth, "b (t two) h w -> (b t) two h w", two=2))
-        return rearrange(moved, "(b t) c h w -> b t c h w", t=times)
+        last = frames_BTCHW[:, -1].clamp(-1.0, 1.0)
+        # Of the first step only the last frame is shown and taught.
+        earlier = frames_BTCHW[:, 0].clamp(-1.0, 1.0) if memory.steps else last
+        return frames_BTCHW, Memory(last, earlier, self.remember(x_BChw), memory.steps + 1)
 
 
 class RecurrentAutoencoder(nn.Module):
@@ -200,9 +254,9 @@ class RecurrentAutoencoder(nn.Module):
         frames, quantized = [], []
         memory = self._blank(pixels_BCTHW)
         for step_BTCHW in self._steps(pixels_BCTHW, first=True):
-            latents_BD1hw = self.encoder(step_BTCHW, memory).unsqueeze(2)
-            quantized.append(self.quantizer(latents_BD1hw))
-            decoded_BTCHW, memory = self.decoder(quantized[-1].latents_BDthw.squeeze(2), memory)
+            outlook = look_ahead(memory, self.config)
+            quantized.append(self.quantizer(self._latents(step_BTCHW, outlook, memory)))
+            decoded_BTCHW, memory = self.decoder(quantized[-1].latents_BDthw.squeeze(2), memory, outlook)
             frames.append(decoded_BTCHW if frames else decoded_BTCHW[:, -1:])
         output = rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
         losses = {name: torch.stack([q.losses[name] for q in quantized]).mean() for name in quantized[0].losses}
@@ -223,8 +277,9 @@ class RecurrentAutoencoder(nn.Module):
         self._check(pixels_BCTHW, cache)
         memory, latents = self._recalled(cache) or self._blank(pixels_BCTHW), []
         for step_BTCHW in self._steps(pixels_BCTHW, first=not cache):
-            latents.append(self.encoder(step_BTCHW, memory).unsqueeze(2))
-            _, memory = self.decoder(self.quantizer(latents[-1]).latents_BDthw.squeeze(2), memory)
+            outlook = look_ahead(memory, self.config)
+            latents.append(self._latents(step_BTCHW, outlook, memory))
+            _, memory = self.decoder(self.quantizer(latents[-1]).latents_BDthw.squeeze(2), memory, outlook)
         self._carry(memory, cache)
         return torch.cat(latents, dim=2)
 
@@ -236,10 +291,13 @@ class RecurrentAutoencoder(nn.Module):
             memory = self.decoder.blank(latents_BDthw.shape[0], *latents_BDthw.shape[3:])
         frames = []
         for latents_BDhw in latents_BDthw.unbind(dim=2):
-            decoded_BTCHW, memory = self.decoder(latents_BDhw, memory)
+            decoded_BTCHW, memory = self.decoder(latents_BDhw, memory, look_ahead(memory, self.config))
             frames.append(decoded_BTCHW[:, -1:] if first and not frames else decoded_BTCHW)
         self._carry(memory, cache)
         return rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
+
+    def _latents(self, step_BTCHW: Tensor, outlook: Outlook, memory: Memory) -> Tensor:
+        return self.encoder(step_BTCHW, outlook, memory.steps % PHASES).unsqueeze(2)
 
     def _steps(self, pixels_BCTHW: Tensor, *, first: bool) -> Iterator[Tensor]:
         """frames_BTCHW of every step; the first frame of a stream stands for a whole step."""
@@ -256,11 +314,18 @@ class RecurrentAutoencoder(nn.Module):
         return self.decoder.blank(len(pixels_BCTHW), pixels_BCTHW.shape[3] // space, pixels_BCTHW.shape[4] // space)
 
     def _recalled(self, cache: StreamCache | None) -> Memory | None:
-        return Memory(cache[self], cache[self.decoder]) if cache else None
+        if not cache:
+            return None
+        *tensors, steps = (cache[key] for key in self._keys())
+        return Memory(*tensors, int(steps))
 
     def _carry(self, memory: Memory, cache: StreamCache | None) -> None:
         if cache is not None:
-            cache[self], cache[self.decoder] = memory.frame_BCHW, memory.features_BMhw
+            tensors = memory.frame_BCHW, memory.earlier_BCHW, memory.features_BMhw, torch.tensor(memory.steps)
+            cache.update(zip(self._keys(), tensors, strict=True))
+
+    def _keys(self) -> tuple[nn.Module, ...]:
+        return self, self.encoder, self.decoder, self.quantizer
 
     def _check(self, pixels_BCTHW: Tensor, cache: StreamCache | None) -> None:
         space, time = self.config.space_factor, self.config.time_factor
@@ -275,6 +340,29 @@ class RecurrentAutoencoder(nn.Module):
 
 def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def _folded(fold: nn.PixelUnshuffle, frames_BTCHW: Tensor) -> Tensor:
+    return rearrange(fold(frames_BTCHW), "b t c h w -> b (t c) h w")
+
+
+@torch.no_grad()
+def _own_phases(weight: Tensor) -> None:
+    """What the phases have to themselves begins small beside what they share."""
+    weight *= 0.1
+
+
+def _zero(conv: nn.Conv2d) -> None:
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def _keep_mostly(out: nn.Conv2d, times: int) -> None:
+    """Begin with what was decoded staying as it is: gates at 0.95 and corrections small."""
+    assert out.bias is not None
+    out.weight *= 0.1
+    out.bias[-times:] = 3.0
 
 
 def _blocks(channels: int, number: int) -> nn.Sequential:

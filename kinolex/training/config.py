@@ -21,6 +21,8 @@ class StageConfig:
     batch_image: int
     image_every: int = 1
     """Images join every n-th step only."""
+    image_frames: int = 1
+    """Frames for which an image is shown, still or panned over."""
     perceptual_frames: int = 2
     """Random frames per clip that the perceptual network looks at."""
     adversarial: bool = False

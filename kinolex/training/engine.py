@@ -119,6 +119,7 @@ class Trainer:
                 batch_video=stage.batch_video,
                 batch_image=stage.batch_image,
                 image_every=stage.image_every,
+                image_frames=stage.image_frames,
                 seed=self.config.seed,
                 world_fraction=self.config.world_fraction if stage.clip_frames > 1 else 0.0,
             ),
