@@ -1,6 +1,6 @@
 """Clips and media files <-> .klx: the tokenizer, the codec and the sound put together.
 
-    Clip --chunks--> scale --> tokenizer.places --> choose_digits --> StreamEncoder --> bytes
+    Clip --chunks--> scale --> tokenizer.encode, digits by choose_digits --> StreamEncoder --> bytes
     bytes --> StreamDecoder --> tokenizer.decode_stream --> scale --> Clip
 
 Both directions work piece by piece; their delay is one chunk (49 frames unless another length is chosen).
@@ -27,7 +27,7 @@ from torch import Tensor
 from kinolex import hub
 from kinolex.codec import stream as codec
 from kinolex.codec.container import Chunk, End, Header, Limits, Parser, packets_before, scaled
-from kinolex.codec.priors import PLAIN, Prior, to_digits, to_ids
+from kinolex.codec.priors import PLAIN, History, Prior, to_digits
 from kinolex.codec.rate import choose_digits
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estimate_bits
 from kinolex.errors import ConfigError, DamagedStream, StreamError, UsageError
@@ -172,9 +172,15 @@ def _code(chunk: Clip, scale: int, tokenizer: VideoTokenizer, prior: Prior) -> _
     size = scaled(chunk.height, scale), scaled(chunk.width, scale)
     small = replace(chunk, frames_TCHW=resize_frames(chunk.frames_TCHW, *size))
     if isinstance(tokenizer.config.quantizer, FSQConfig) and prior.levels == tokenizer.config.quantizer.levels:
-        digits_thwD, bits = choose_digits(tokenizer.places(small), prior, WEIGHT)
-        ids_Qthw = to_ids(digits_thwD, 1, prior.levels)
-        return _Coded(Tokens(ids_Qthw, "video", tokenizer.fingerprint, small.extent), scale, bits)
+        history, total = History(), 0.0
+
+        def choose(places_hwD: Tensor) -> Tensor:
+            nonlocal total
+            digits_1hwD, bits = choose_digits(places_hwD.unsqueeze(0), prior, WEIGHT, history)
+            total += bits
+            return digits_1hwD[0]
+
+        return _Coded(tokenizer.encode(small, choose), scale, total)
     tokens = tokenizer.encode(small)
     return _Coded(tokens, scale, estimate_bits(to_digits(tokens.ids_Qthw, prior.levels), prior))
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import Conv3d, DepthToSpace, SpaceToDepth, StreamCache, average_pool
 from kinolex.layers.norm import AdaptiveGroupNorm, PositionNorm, VideoGroupNorm, norm_silu
-from kinolex.tokenizers.quantizers import Quantized, QuantizerConfig, build_quantizer
+from kinolex.tokenizers.quantizers import Quantize, Quantized, QuantizerConfig, build_quantizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,6 +228,12 @@ class Autoencoder3D(nn.Module):
         """
         self._check(pixels_BCTHW, cache)
         return self.encoder(pixels_BCTHW.contiguous(memory_format=torch.channels_last_3d), cache)
+
+    def encode_ids(
+        self, pixels_BCTHW: Tensor, cache: StreamCache | None = None, quantize: Quantize | None = None
+    ) -> Tensor:
+        """ids_BQthw of pixels as in encode; `quantize` may choose others than the quantizer would."""
+        return (quantize or self.quantizer)(self.encode(pixels_BCTHW, cache).float()).ids_BQthw
 
     def decode(self, latents_BDthw: Tensor, cache: StreamCache | None = None) -> Tensor:
         """Pixels, not clamped, of quantized latents; frame counts as in encode."""

@@ -30,7 +30,7 @@ from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.layers.norm import PositionNorm, norm_silu
 from kinolex.layers.warp import search, warp, warp_groups
-from kinolex.tokenizers.quantizers import Quantized, QuantizerConfig, build_quantizer
+from kinolex.tokenizers.quantizers import Quantize, Quantized, QuantizerConfig, build_quantizer
 
 SHIFT_PIXELS = 4.0
 """Unit of the displacements that the network gives: about a fold."""
@@ -263,25 +263,29 @@ class RecurrentAutoencoder(nn.Module):
         latents = torch.cat([q.latents_BDthw for q in quantized], dim=2)
         return output, Quantized(latents, torch.cat([q.ids_BQthw for q in quantized], dim=2), losses)
 
-    def encode(self, pixels_BCTHW: Tensor, cache: StreamCache | None = None) -> Tensor:
-        """Latents before quantization; the decoder runs along, because every step looks at what came of the last.
+    def encode_ids(
+        self, pixels_BCTHW: Tensor, cache: StreamCache | None = None, quantize: Quantize | None = None
+    ) -> Tensor:
+        """ids_BQthw; the decoder runs along, because every step looks at what came of the last.
 
         Args:
             pixels_BCTHW: float in [-1, 1]; H and W multiples of space_factor; 1 + time_factor*n frames (with a cache
                 that has seen frames: time_factor*n).
             cache: carried from chunk to chunk of one stream.
+            quantize: chooses the tokens of each step from its latents_BD1hw; by default the quantizer.
 
         Raises:
             ShapeError: sizes that do not fit the factors.
         """
         self._check(pixels_BCTHW, cache)
-        memory, latents = self._recalled(cache) or self._blank(pixels_BCTHW), []
+        memory, ids = self._recalled(cache) or self._blank(pixels_BCTHW), []
         for step_BTCHW in self._steps(pixels_BCTHW, first=not cache):
             outlook = look_ahead(memory, self.config)
-            latents.append(self._latents(step_BTCHW, outlook, memory))
-            _, memory = self.decoder(self.quantizer(latents[-1]).latents_BDthw.squeeze(2), memory, outlook)
+            chosen = (quantize or self.quantizer)(self._latents(step_BTCHW, outlook, memory).float())
+            _, memory = self.decoder(chosen.latents_BDthw.squeeze(2), memory, outlook)
+            ids.append(chosen.ids_BQthw)
         self._carry(memory, cache)
-        return torch.cat(latents, dim=2)
+        return torch.cat(ids, dim=2)
 
     def decode(self, latents_BDthw: Tensor, cache: StreamCache | None = None) -> Tensor:
         """Pixels, not clamped, of quantized latents; frame counts as in encode."""

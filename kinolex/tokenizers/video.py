@@ -9,7 +9,7 @@ with length. Causal networks carry their left context from block to block; the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -22,7 +22,7 @@ from kinolex.errors import ShapeError, TokenError, UsageError
 from kinolex.layers.conv3d import StreamCache, channels_last
 from kinolex.tokenizers.base import check_fingerprint
 from kinolex.tokenizers.networks import Network, NetworkConfig
-from kinolex.tokenizers.quantizers import FiniteScalarQuantizer
+from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, Quantize, Quantized
 from kinolex.types import Clip, Extent, Tokens
 
 CAUSAL_BLOCK_LATENTS = 1
@@ -32,6 +32,11 @@ WINDOW_FRAMES = 16
 """Frames per independent window of a network that is not causal, as in MAGVIT."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+ChooseDigits = Callable[[Tensor], Tensor]
+"""places_hwD, float32 -> digits_hwD, int64. Places lie on the axes of the digits of an id, least significant first,
+within [0, levels - 1]; rounding them gives the plain digits."""
 
 
 class VideoTokenizer:
@@ -78,16 +83,17 @@ class VideoTokenizer:
     def pixels_per_token(self) -> tuple[int, int, int]:
         return self.config.time_factor, self.config.space_factor, self.config.space_factor
 
-    def encode(self, clip: Clip) -> Tokens:
+    def encode(self, clip: Clip, choose: ChooseDigits | None = None) -> Tokens:
         """Tokens of a clip of any length and size.
 
         Args:
             clip: the right and bottom edges and the last frame are repeated up to whole tokens; sound is ignored.
+            choose: as in encode_stream.
 
         Returns:
             Tokens whose extent remembers the clip's own frames, size and rate.
         """
-        pieces = list(self.encode_stream([clip]))
+        pieces = list(self.encode_stream([clip], choose))
         ids_Qthw = torch.cat([piece.ids_Qthw for piece in pieces], dim=1)
         return Tokens(ids_Qthw, "video", self.fingerprint, clip.extent)
 
@@ -101,8 +107,11 @@ class VideoTokenizer:
         return Clip(frames_TCHW, tokens.extent.fps)
 
     @torch.inference_mode()
-    def encode_stream(self, clips: Iterable[Clip]) -> Iterator[Tokens]:
+    def encode_stream(self, clips: Iterable[Clip], choose: ChooseDigits | None = None) -> Iterator[Tokens]:
         """Tokens block by block from pieces of one clip, cut anywhere.
+
+        Args:
+            choose: picks the digits of each latent frame instead of rounding, for encoders that weigh error and rate.
 
         Yields:
             Tokens of one block; extent.frames counts the block's real frames. Joined along time they equal encode of
@@ -110,30 +119,10 @@ class VideoTokenizer:
 
         Raises:
             ShapeError: a piece of another size or rate than the first.
+            UsageError: `choose` was given but the quantizer does not round digits (only finite scalar quantization
+                does).
         """
-        for latents_BDthw, extent in self._latent_blocks(clips):
-            ids_BQthw = self.model.quantizer(latents_BDthw).ids_BQthw
-            yield Tokens(ids_BQthw[0].cpu(), "video", self.fingerprint, extent)
-
-    @torch.inference_mode()
-    def places(self, clip: Clip) -> Tensor:
-        """Where the clip's latents lie on the axes of the quantizer's digits, for encoders that weigh error and rate.
-
-        Returns:
-            float32 [t, h, w, D] on the CPU, one D per digit of an id, least significant first; rounded they are the
-            digits of encode(clip).
-
-        Raises:
-            UsageError: the quantizer does not round digits (only finite scalar quantization does).
-        """
-        quantizer = self.model.quantizer
-        if not isinstance(quantizer, FiniteScalarQuantizer):
-            raise UsageError(f"a {type(quantizer).__name__} has no places between its ids; choose a model with FSQ")
-        blocks = [quantizer.places(latents_BDthw)[0] for latents_BDthw, _ in self._latent_blocks([clip])]
-        return rearrange(torch.cat(blocks, dim=1), "d t h w -> t h w d").cpu()
-
-    def _latent_blocks(self, clips: Iterable[Clip]) -> Iterator[tuple[Tensor, Extent]]:
-        """Latents_BDthw of every block, float32, and the extent of its real frames."""
+        quantize = None if choose is None else self._choosing(choose)
         cache = StreamCache()
         first: Clip | None = None
         waiting_TCHW = torch.empty(0)
@@ -144,10 +133,22 @@ class VideoTokenizer:
                 raise ShapeError(f"every piece of a stream must look like the first, {first!r}, got {clip!r}")
             waiting_TCHW = torch.cat([waiting_TCHW, clip.frames_TCHW])
             while len(waiting_TCHW) >= (size := self._block_frames(cache)):
-                yield self._encode_block(waiting_TCHW[:size], first, cache)
+                yield self._encode_block(waiting_TCHW[:size], first, cache, quantize)
                 waiting_TCHW = waiting_TCHW[size:]
         if first is not None and len(waiting_TCHW):
-            yield self._encode_block(waiting_TCHW, first, cache)
+            yield self._encode_block(waiting_TCHW, first, cache, quantize)
+
+    def _choosing(self, choose: ChooseDigits) -> Quantize:
+        quantizer = self.model.quantizer
+        if not isinstance(quantizer, FiniteScalarQuantizer):
+            raise UsageError(f"a {type(quantizer).__name__} has no places between its ids; choose a model with FSQ")
+
+        def quantize(latents_BDthw: Tensor) -> Quantized:
+            places_thwD = rearrange(quantizer.places(latents_BDthw), "1 d t h w -> t h w d").cpu()
+            digits_thwD = torch.stack([choose(places_hwD) for places_hwD in places_thwD])
+            return quantizer.at_digits(rearrange(digits_thwD, "t h w d -> 1 d t h w").to(self.device))
+
+        return quantize
 
     @torch.inference_mode()
     def decode_stream(self, tokens: Iterable[Tokens]) -> Iterator[Clip]:
@@ -185,7 +186,7 @@ class VideoTokenizer:
         carried = CAUSAL_BLOCK_LATENTS * self.config.time_factor
         return carried if cache else carried - self.config.time_factor + 1
 
-    def _encode_block(self, frames_TCHW: Tensor, like: Clip, cache: StreamCache) -> tuple[Tensor, Extent]:
+    def _encode_block(self, frames_TCHW: Tensor, like: Clip, cache: StreamCache, quantize: Quantize | None) -> Tokens:
         time, space = self.config.time_factor, self.config.space_factor
         frames = len(frames_TCHW)
         lead = 1 if self.config.causal and not cache else 0
@@ -194,8 +195,8 @@ class VideoTokenizer:
         if any(pad):
             pixels_BCTHW = F.pad(pixels_BCTHW, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
         with self._autocast():
-            latents_BDthw = self.model.encode(pixels_BCTHW, cache if self.config.causal else None)
-        return latents_BDthw.float(), replace(like.extent, frames=frames)
+            ids_BQthw = self.model.encode_ids(pixels_BCTHW, cache if self.config.causal else None, quantize)
+        return Tokens(ids_BQthw[0].cpu(), "video", self.fingerprint, replace(like.extent, frames=frames))
 
     def _decode_block(self, ids_Qthw: Tensor, extent: Extent, cache: StreamCache, frames_due: int) -> Clip:
         latents_BDthw = self.model.quantizer.latents_from_ids(ids_Qthw.unsqueeze(0).to(self.device))

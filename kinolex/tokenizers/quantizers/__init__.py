@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinolex.tokenizers.quantizers.base import Quantized, Quantizer
+from kinolex.tokenizers.quantizers.base import Quantize, Quantized, Quantizer
 from kinolex.tokenizers.quantizers.fsq import FiniteScalarQuantizer, FSQConfig
 from kinolex.tokenizers.quantizers.lfq import LFQConfig, LookupFreeQuantizer
 from kinolex.tokenizers.quantizers.residual import ResidualConfig, ResidualQuantizer
@@ -14,6 +14,7 @@ __all__ = [
     "FiniteScalarQuantizer",
     "LFQConfig",
     "LookupFreeQuantizer",
+    "Quantize",
     "Quantized",
     "Quantizer",
     "QuantizerConfig",

@@ -7,6 +7,7 @@ Arithmetic is float32 and int64 inside, whatever autocast surrounds the call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,10 @@ class Quantized:
     latents_BDthw: Tensor  # of the input's dtype; the gradient passes straight through
     ids_BQthw: Tensor  # int64 in [0, vocab_size) for every level
     losses: dict[str, Tensor]  # unweighted float32 scalars; the training config weights them
+
+
+Quantize = Callable[[Tensor], Quantized]
+"""latents_BDthw -> what was made of them."""
 
 
 class Quantizer(Protocol):

@@ -56,10 +56,16 @@ class FiniteScalarQuantizer(nn.Module):
             top = (self.levels - 1).float()
             place_BDthw = self._bounded(latents_BDthw)
             digits_BDthw = place_BDthw.round().clamp(min=torch.zeros_like(top), max=top)
-            passed_BDthw = straight_through(place_BDthw, digits_BDthw)
-            ids_B1thw = (digits_BDthw.long() * self.radix).sum(dim=1, keepdim=True)
-            values_BDthw = passed_BDthw * 2.0 / top - 1.0
-        return Quantized(values_BDthw.to(latents_BDthw.dtype), ids_B1thw, {})
+            values_BDthw = straight_through(place_BDthw, digits_BDthw) * 2.0 / top - 1.0
+        return Quantized(values_BDthw.to(latents_BDthw.dtype), self._ids(digits_BDthw), {})
+
+    def at_digits(self, digits_BDthw: Tensor) -> Quantized:
+        """What stands for these digits, each an integer within [0, levels - 1]; float32, without gradient."""
+        ids_B1thw = self._ids(digits_BDthw)
+        return Quantized(self.latents_from_ids(ids_B1thw), ids_B1thw, {})
+
+    def _ids(self, digits_BDthw: Tensor) -> Tensor:
+        return (digits_BDthw.long() * self.radix).sum(dim=1, keepdim=True)
 
     def places(self, latents_BDthw: Tensor) -> Tensor:
         """Before rounding, within [0, levels - 1], float32: rounded they are the digits of the ids."""
