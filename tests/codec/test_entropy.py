@@ -13,6 +13,8 @@ from torch import Tensor
 from kinolex.codec.entropy import LEAST, TOTAL, WEIGHTS, DigitDecoder, DigitEncoder, bits_NV, frequencies_NV
 from kinolex.errors import DamagedStream
 
+MODULUS = 2**64
+
 rows = st.integers(2, 256).flatmap(
     lambda size: st.lists(
         st.lists(st.integers(-(2**24), 2**24), min_size=size, max_size=size)
@@ -72,6 +74,67 @@ def test_digits_survive_the_coder_likely_and_unlikely_ones(logits: list[list[int
         encoder.put(digits_N, frequencies)
     decoder = DigitDecoder(encoder.finish())
     assert all(torch.equal(decoder.get(frequencies), digits_N) for digits_N in batches)
+
+
+def encoded_in_words(digits: list[int], frequencies: list[list[int]]) -> bytes:
+    """docs/bitstream.md, 7.4, the encoder."""
+    lower, span, held, first, words = 0, MODULUS - 1, 0, 0, []
+
+    def release(carry: bool) -> None:
+        nonlocal held
+        words.extend([first + carry, *[0 if carry else 2**32 - 1] * (held - 1)])
+        held = 0
+
+    for value, row in zip(digits, frequencies, strict=True):
+        scale = span >> 24
+        new = (lower + scale * sum(row[:value])) % MODULUS
+        span = scale * row[value]
+        if held and (new + span) % MODULUS > new:
+            release(new < lower)
+        lower = new
+        if span < 2**32:
+            word, lower, span = lower >> 32, lower * 2**32 % MODULUS, span * 2**32
+            if held:
+                held += 1
+            elif (lower + span) % MODULUS > lower:
+                words.append(word)
+            else:
+                first, held = word, 1
+    point = (lower + 2**32 - 1) % MODULUS
+    if held:
+        release(point < lower)
+    words.append(point >> 32)
+    if (lower + span) % MODULUS >> 32 == point >> 32:
+        words.append(0)
+    return b"".join(word.to_bytes(4, "big") for word in words).rstrip(b"\0")
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows, st.integers(0, 2**31), st.integers(1, 40))
+def test_bytes_are_those_of_the_documents_encoder(logits: list[list[int]], seed: int, times: int) -> None:
+    frequencies = frequencies_NV(torch.tensor(logits * times))
+    likely_N, unlikely_N = drawn(frequencies, seed), frequencies.argmin(dim=1)
+    digits_N = torch.where(torch.arange(len(likely_N)) % 3 == 0, unlikely_N, likely_N)
+    encoder = DigitEncoder()
+    encoder.put(digits_N, frequencies)
+    assert encoder.finish() == encoded_in_words(digits_N.tolist(), frequencies.tolist())
+
+
+def test_a_carry_runs_through_words_that_were_held_back() -> None:
+    # Digits whose interval keeps 2**63 inside it, so that words wait, then one that goes below or above it.
+    frequencies = frequencies_NV(torch.tensor([[3, 0, 5]])).expand(40, 3)
+    middle_N, waited, carried = DigitDecoder(b"\x80").get(frequencies), 0, 0
+    for count in range(30, 40):
+        for last in range(3):
+            digits_N = torch.cat([middle_N[:count], torch.tensor([last])])
+            encoder = DigitEncoder()
+            encoder.put(digits_N, frequencies[: count + 1].contiguous())
+            data = encoder.finish()
+            waited += data.startswith(bytes.fromhex("7fffffffff"))
+            carried += data.startswith(bytes.fromhex("8000000000"))
+            assert data == encoded_in_words(digits_N.tolist(), frequencies[: count + 1].tolist())
+            assert torch.equal(DigitDecoder(data).get(frequencies[: count + 1].contiguous()), digits_N)
+    assert waited > 0 and carried > 0
 
 
 @pytest.mark.parametrize("spread", [0, 40, 400])
