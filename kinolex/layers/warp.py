@@ -46,7 +46,7 @@ def warp_groups(x_BCHW: Tensor, shifts_BGHW: Tensor) -> Tensor:
     return rearrange(moved, "(b g) c h w -> b (g c) h w", b=batch)
 
 
-REACH = 7
+REACH = 12
 """Farthest displacement that a search looks at, in steps of STRIDE pixels."""
 STRIDE = 2
 STAY = 2e-3
@@ -55,14 +55,14 @@ STAY = 2e-3
 
 @torch.no_grad()
 def search(new_BCHW: Tensor, old_BCHW: Tensor) -> Tensor:
-    """Where each 8x8 block of a picture came from: full search over half-size grey pictures, 16x16 windows.
+    """Where each 16x16 block of a picture came from: full search over half-size grey pictures, 24x24 windows.
 
     Args:
-        new_BCHW, old_BCHW: float in [-1, 1], sides multiples of 8.
+        new_BCHW, old_BCHW: float in [-1, 1], sides at least 16.
 
     Returns:
-        [B, 2, H/8, W/8] float32: the displacement (right, down) in pixels at which the old picture looks like the new,
-        refined below STRIDE by a parabola through the neighbouring costs.
+        [B, 2, H//16, W//16] float32: the displacement (right, down) in pixels at which the old picture looks like the
+        new, refined below STRIDE by a parabola through the neighbouring costs.
     """
     with torch.autocast(new_BCHW.device.type, enabled=False):
         new_B1HW, old_B1HW = (F.avg_pool2d(x.float().mean(dim=1, keepdim=True), STRIDE) for x in (new_BCHW, old_BCHW))
@@ -73,7 +73,7 @@ def search(new_BCHW: Tensor, old_BCHW: Tensor) -> Tensor:
         for down in range(across):
             # Views of all displacements to the side, as channels.
             views = padded[:, :, down : down + height].unfold(3, width, 1).squeeze(1).transpose(1, 2)
-            costs.append(F.avg_pool2d((new_B1HW - views).abs(), 8, stride=4, padding=2, count_include_pad=False))
+            costs.append(F.avg_pool2d((new_B1HW - views).abs(), 12, stride=8, padding=2, count_include_pad=False))
         steps = torch.arange(-REACH, REACH + 1, device=new_BCHW.device, dtype=torch.float32)
         right_M, down_M = steps.repeat(across), steps.repeat_interleave(across)
         cost_BMhw = torch.cat(costs, dim=1) + ((right_M.abs() + down_M.abs()) * STAY)[:, None, None]

@@ -29,11 +29,16 @@ from torch import Tensor, nn
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.layers.norm import PositionNorm, norm_silu
-from kinolex.layers.warp import search, warp, warp_groups
-from kinolex.tokenizers.quantizers import Quantize, Quantized, QuantizerConfig, build_quantizer
+from kinolex.layers.warp import REACH, STRIDE, search, warp, warp_groups
+from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, FSQConfig, Quantize, Quantized
 
 SHIFT_PIXELS = 4.0
-"""Unit of the displacements that the network gives: about a fold."""
+"""Unit of the displacements that the network adds: about a fold."""
+
+MOTION_PIXELS = float(REACH * STRIDE)
+"""Longest displacement that tokens carry."""
+POWER = 1.5
+"""Of the number in the displacement: steps of a tenth of a pixel near zero, of almost one at the end."""
 
 NEWS_GAIN = 4.0
 """Of the difference between the coming frames and the last one decoded, as the encoder sees it."""
@@ -61,7 +66,8 @@ class RecurrentConfig:
     """Residual blocks at the latent's resolution, and at the folded one before and after the memory is moved."""
     shifts: int
     """Groups of remembered channels that move each by themselves."""
-    quantizer: QuantizerConfig
+    quantizer: FSQConfig
+    """Its first digit, whose number of levels is odd, carries motion from the second step on."""
     fold: int = 4
     """Blocks of fold x fold pixels become channels."""
     time_factor: int = 4
@@ -72,6 +78,8 @@ class RecurrentConfig:
             raise ConfigError(f"widths, memory, shifts, fold and time_factor must be positive, got {self}")
         if self.memory % self.shifts:
             raise ConfigError(f"memory must be a multiple of shifts, got {self.memory} and {self.shifts}")
+        if self.quantizer.levels[0] % 2 == 0:
+            raise ConfigError(f"the first level must be odd, as it has a middle for no motion, got {self.quantizer}")
         if min(*self.encoder_blocks, *self.decoder_blocks) < 0:
             raise ConfigError(f"numbers of blocks cannot be negative, got {self}")
 
@@ -89,14 +97,13 @@ class Memory:
     """What the decoder knows before a step."""
 
     frame_BCHW: Tensor  # the last frame decoded, in [-1, 1], float32
-    earlier_BCHW: Tensor  # the first frame of the step that ended with it
     features_BMhw: Tensor  # at the folded resolution
     steps: int  # since the stream began
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlook:
-    """What both sides expect of a step before a token is read: that everything moves on as it did."""
+    """What both sides expect of a step once its motion is known: what is remembered, moved along."""
 
     frames_BTCHW: Tensor  # float32
     features_BMhw: Tensor
@@ -110,17 +117,47 @@ class Outlook:
         return _join(self.features_BMhw, _folded(fold, self.frames_BTCHW), begun_B1hw)
 
 
-def look_ahead(memory: Memory, config: RecurrentConfig) -> Outlook:
-    """Move what is remembered on along the motion between its two frames; without bits, as both sides know them."""
+class MotionDigits:
+    """Displacements of 16x16 blocks as the first digit of the four tokens that lie in each.
+
+        displacement (right, down) <--> two numbers to base levels**2 <--> four digits, of right in the upper two tokens
+
+    Numbers count from the middle; the displacement grows with the power POWER of the number, fine where little moves.
+    Tokens of an odd last row or column carry no motion and move with the block beside them.
+    """
+
+    def __init__(self, levels: int) -> None:
+        self.levels, self.middle = levels, (levels**2 - 1) // 2
+
+    def pack(self, shifts_B2ij: Tensor, rows: int, columns: int) -> Tensor:
+        """Digits [B, rows, columns], int64; the middle one where there is no motion to carry."""
+        share = shifts_B2ij.abs().clamp(max=MOTION_PIXELS) / MOTION_PIXELS
+        steps = (share ** (1 / POWER) * self.middle).round() * shifts_B2ij.sign() + self.middle
+        number_B2ij = steps.long()
+        digits = torch.stack([number_B2ij // self.levels, number_B2ij % self.levels], dim=-1)
+        placed = rearrange(digits, "b two i j half -> b (i two) (j half)")
+        return F.pad(placed, (0, columns - placed.shape[2], 0, rows - placed.shape[1]), value=self.levels // 2)
+
+    def unpack(self, digits_Bhw: Tensor) -> Tensor:
+        """Displacements [B, 2, rows//2, columns//2] in pixels, float32."""
+        rows, columns = (size // 2 * 2 for size in digits_Bhw.shape[1:])
+        digits = rearrange(digits_Bhw[:, :rows, :columns], "b (i two) (j half) -> half b two i j", two=2, half=2)
+        steps = (digits[0] * self.levels + digits[1] - self.middle).float()
+        return (steps.abs() / self.middle) ** POWER * MOTION_PIXELS * steps.sign()
+
+
+def look_ahead(memory: Memory, shifts_B2ij: Tensor | None, config: RecurrentConfig) -> Outlook:
+    """Move what is remembered along displacements that reach from the last frame to the last of the step."""
     times, batch = config.time_factor, len(memory.frame_BCHW)
     height, width = memory.features_BMhw.shape[2:]
-    if memory.steps < 2:  # one picture does not move
+    if shifts_B2ij is None or not shifts_B2ij.numel():
         shifts = memory.frame_BCHW.new_zeros(batch, 2 * times, height, width)
         frames = memory.frame_BCHW.unsqueeze(1).expand(-1, times, -1, -1, -1)
         return Outlook(frames, memory.features_BMhw, shifts, memory.steps > 0)
-    per_frame = search(memory.frame_BCHW, memory.earlier_BCHW) / (times - 1)
-    smooth = F.interpolate(per_frame, size=(height, width), mode="bilinear", align_corners=False)
-    shifts = torch.cat([smooth * (time + 1) for time in range(times)], dim=1)
+    blocks = 2 * DEEPER
+    smooth = F.interpolate(shifts_B2ij, scale_factor=blocks, mode="bilinear", align_corners=False)
+    smooth = F.pad(smooth, (0, width - smooth.shape[3], 0, height - smooth.shape[2]), mode="replicate")
+    shifts = torch.cat([smooth * ((time + 1) / times) for time in range(times)], dim=1)
     frames = _moved_frames(memory.frame_BCHW, shifts, config)
     return Outlook(frames, warp_groups(memory.features_BMhw, _of_groups(shifts, config)), shifts, True)
 
@@ -162,7 +199,6 @@ class Encoder(nn.Module):
         self.stem = _conv(3 * config.time_factor * folded + config.memory + 1, width)
         self.blocks = _blocks(width, config.encoder_blocks[0])
         self.down = nn.Conv2d(width, deep, 4, stride=DEEPER, padding=1)
-        self.origin = _conv(2, deep)
         self.deep_blocks = _blocks(deep, config.encoder_blocks[1])
         self.norm = PositionNorm(deep)
         self.out = nn.Conv2d(deep, latent_dim * (1 + PHASES), 1)
@@ -172,10 +208,8 @@ class Encoder(nn.Module):
         # What is left to say is small where the outlook is good; enlarged, it counts as much as the pictures do.
         news_BTCHW = (frames_BTCHW - outlook.frames_BTCHW) * NEWS_GAIN
         seen = (_folded(self.fold, frames_BTCHW), _folded(self.fold, news_BTCHW), outlook.known_BChw(self.fold))
-        x_BChw = self.down(self.blocks(self.stem(_join(*seen))))
-        if outlook.begun:
-            x_BChw = x_BChw + self.origin(search(frames_BTCHW[:, -1], outlook.frames_BTCHW[:, -1]) / SHIFT_PIXELS)
-        x_BChw = norm_silu(self.norm, self.deep_blocks(x_BChw))
+        x_BChw = self.deep_blocks(self.down(self.blocks(self.stem(_join(*seen)))))
+        x_BChw = norm_silu(self.norm, x_BChw)
         common, *phases = self.out(x_BChw).chunk(1 + PHASES, dim=1)
         return common + phases[phase]
 
@@ -213,11 +247,13 @@ class Decoder(nn.Module):
         """Memory before the first step, for a picture of rows x columns latent positions."""
         side_h, side_w = rows * DEEPER, columns * DEEPER
         frame = self.start.new_zeros(batch, 3, side_h * self.config.fold, side_w * self.config.fold)
-        return Memory(frame, frame, self.start[:, None, None].expand(batch, -1, side_h, side_w), 0)
+        return Memory(frame, self.start[:, None, None].expand(batch, -1, side_h, side_w), 0)
 
     def forward(self, latents_BDhw: Tensor, memory: Memory, outlook: Outlook) -> tuple[Tensor, Memory]:
-        """frames_BTCHW, not clamped, and the memory after them."""
+        """frames_BTCHW, not clamped, and the memory after them. The first latent counts in the first step only."""
         config, times = self.config, self.config.time_factor
+        if outlook.begun:
+            latents_BDhw = torch.cat([torch.zeros_like(latents_BDhw[:, :1]), latents_BDhw[:, 1:]], dim=1)
         known = outlook.known_BChw(self.fold)
         slots = [torch.zeros_like(latents_BDhw)] * PHASES
         slots[memory.steps % PHASES] = latents_BDhw
@@ -233,10 +269,7 @@ class Decoder(nn.Module):
         gate = torch.sigmoid(keep).repeat_interleave(3 * config.fold**2, dim=1)
         mixed = rearrange(new + gate * folded, "b (t c) h w -> b t c h w", t=times)
         frames_BTCHW = self.unfold(mixed)
-        last = frames_BTCHW[:, -1].clamp(-1.0, 1.0)
-        # Of the first step only the last frame is shown and taught.
-        earlier = frames_BTCHW[:, 0].clamp(-1.0, 1.0) if memory.steps else last
-        return frames_BTCHW, Memory(last, earlier, self.remember(x_BChw), memory.steps + 1)
+        return frames_BTCHW, Memory(frames_BTCHW[:, -1].clamp(-1.0, 1.0), self.remember(x_BChw), memory.steps + 1)
 
 
 class RecurrentAutoencoder(nn.Module):
@@ -245,7 +278,8 @@ class RecurrentAutoencoder(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
-        self.quantizer = build_quantizer(config.quantizer)
+        self.quantizer = FiniteScalarQuantizer(config.quantizer)
+        self.motion_digits = MotionDigits(config.quantizer.levels[0])
         self.encoder = Encoder(config, self.quantizer.latent_dim)
         self.decoder = Decoder(config, self.quantizer.latent_dim)
 
@@ -254,8 +288,8 @@ class RecurrentAutoencoder(nn.Module):
         frames, quantized = [], []
         memory = self._blank(pixels_BCTHW)
         for step_BTCHW in self._steps(pixels_BCTHW, first=True):
-            outlook = look_ahead(memory, self.config)
-            quantized.append(self.quantizer(self._latents(step_BTCHW, outlook, memory)))
+            latents_BD1hw, outlook = self._analyse(step_BTCHW, memory)
+            quantized.append(self.quantizer(latents_BD1hw))
             decoded_BTCHW, memory = self.decoder(quantized[-1].latents_BDthw.squeeze(2), memory, outlook)
             frames.append(decoded_BTCHW if frames else decoded_BTCHW[:, -1:])
         output = rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
@@ -280,8 +314,12 @@ class RecurrentAutoencoder(nn.Module):
         self._check(pixels_BCTHW, cache)
         memory, ids = self._recalled(cache) or self._blank(pixels_BCTHW), []
         for step_BTCHW in self._steps(pixels_BCTHW, first=not cache):
-            outlook = look_ahead(memory, self.config)
-            chosen = (quantize or self.quantizer)(self._latents(step_BTCHW, outlook, memory).float())
+            latents_BD1hw, outlook = self._analyse(step_BTCHW, memory)
+            chosen = self.quantizer(latents_BD1hw)
+            if quantize is not None:
+                chosen = (
+                    self._with_motion_of(chosen, quantize(latents_BD1hw)) if memory.steps else quantize(latents_BD1hw)
+                )
             _, memory = self.decoder(chosen.latents_BDthw.squeeze(2), memory, outlook)
             ids.append(chosen.ids_BQthw)
         self._carry(memory, cache)
@@ -295,13 +333,34 @@ class RecurrentAutoencoder(nn.Module):
             memory = self.decoder.blank(latents_BDthw.shape[0], *latents_BDthw.shape[3:])
         frames = []
         for latents_BDhw in latents_BDthw.unbind(dim=2):
-            decoded_BTCHW, memory = self.decoder(latents_BDhw, memory, look_ahead(memory, self.config))
+            shifts = (
+                self.motion_digits.unpack(self.quantizer.digits(latents_BDhw[:, :1])[:, 0]) if memory.steps else None
+            )
+            decoded_BTCHW, memory = self.decoder(latents_BDhw, memory, look_ahead(memory, shifts, self.config))
             frames.append(decoded_BTCHW[:, -1:] if first and not frames else decoded_BTCHW)
         self._carry(memory, cache)
         return rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
 
-    def _latents(self, step_BTCHW: Tensor, outlook: Outlook, memory: Memory) -> Tensor:
-        return self.encoder(step_BTCHW, outlook, memory.steps % PHASES).unsqueeze(2)
+    def _analyse(self, step_BTCHW: Tensor, memory: Memory) -> tuple[Tensor, Outlook]:
+        """Latents_BD1hw of a step, float32, its motion among them, and what was expected given that motion."""
+        shifts, digits_Bhw = None, None
+        if memory.steps:
+            rows, columns = (size // self.config.space_factor for size in step_BTCHW.shape[3:])
+            digits_Bhw = torch.full((len(step_BTCHW), rows, columns), self.motion_digits.levels // 2)
+            if min(rows, columns) > 1:
+                found_B2ij = search(step_BTCHW[:, -1], memory.frame_BCHW)
+                digits_Bhw = self.motion_digits.pack(found_B2ij, rows, columns)
+            shifts = self.motion_digits.unpack(digits_Bhw)
+        outlook = look_ahead(memory, shifts, self.config)
+        latents_BDhw = self.encoder(step_BTCHW, outlook, memory.steps % PHASES).float()
+        if digits_Bhw is not None:
+            latents_BDhw = torch.cat([self.quantizer.latents_at(digits_Bhw, digit=0), latents_BDhw[:, 1:]], dim=1)
+        return latents_BDhw.unsqueeze(2), outlook
+
+    def _with_motion_of(self, plain: Quantized, chosen: Quantized) -> Quantized:
+        """Other tokens may be chosen, but what they correct was moved by the plain ones' motion."""
+        motion, rest = (self.quantizer.digits(q.latents_BDthw[:, :, 0]) for q in (plain, chosen))
+        return self.quantizer.at_digits(torch.cat([motion[:, :1], rest[:, 1:]], dim=1).unsqueeze(2))
 
     def _steps(self, pixels_BCTHW: Tensor, *, first: bool) -> Iterator[Tensor]:
         """frames_BTCHW of every step; the first frame of a stream stands for a whole step."""
@@ -325,11 +384,11 @@ class RecurrentAutoencoder(nn.Module):
 
     def _carry(self, memory: Memory, cache: StreamCache | None) -> None:
         if cache is not None:
-            tensors = memory.frame_BCHW, memory.earlier_BCHW, memory.features_BMhw, torch.tensor(memory.steps)
+            tensors = memory.frame_BCHW, memory.features_BMhw, torch.tensor(memory.steps)
             cache.update(zip(self._keys(), tensors, strict=True))
 
     def _keys(self) -> tuple[nn.Module, ...]:
-        return self, self.encoder, self.decoder, self.quantizer
+        return self, self.encoder, self.decoder
 
     def _check(self, pixels_BCTHW: Tensor, cache: StreamCache | None) -> None:
         space, time = self.config.space_factor, self.config.time_factor

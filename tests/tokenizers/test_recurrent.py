@@ -9,8 +9,19 @@ from torch import Tensor
 
 from kinolex.errors import ConfigError, ShapeError, UsageError
 from kinolex.layers.conv3d import StreamCache
-from kinolex.tokenizers.quantizers import FSQConfig, VQConfig
-from kinolex.tokenizers.recurrent import PHASES, Memory, RecurrentAutoencoder, RecurrentConfig, look_ahead
+from kinolex.layers.warp import warp
+from kinolex.tokenizers.autoencoder3d import Autoencoder3D
+from kinolex.tokenizers.magvit import PRESETS
+from kinolex.tokenizers.quantizers import FSQConfig, Quantized
+from kinolex.tokenizers.recurrent import (
+    MOTION_PIXELS,
+    PHASES,
+    Memory,
+    MotionDigits,
+    RecurrentAutoencoder,
+    RecurrentConfig,
+    look_ahead,
+)
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip
 
@@ -21,12 +32,12 @@ TINY = RecurrentConfig(
     encoder_blocks=(1, 1),
     decoder_blocks=(1, 1, 1),
     shifts=4,
-    quantizer=FSQConfig(levels=(5, 5, 3)),
+    quantizer=FSQConfig(levels=(9, 5, 3)),
 )
 
 
 def build(config: RecurrentConfig = TINY) -> RecurrentAutoencoder:
-    """Random weights, motion and memory included, which training starts at zero."""
+    """Random weights, corrections of motion and memory included, which training starts at zero."""
     torch.manual_seed(0)
     model = RecurrentAutoencoder(config).eval()
     for conv in (model.decoder.motion, model.decoder.remember):
@@ -77,35 +88,79 @@ def test_the_first_latent_frame_depends_on_the_first_frame_only_bit_for_bit() ->
 
 
 @torch.no_grad()
-def test_later_tokens_answer_to_the_tokens_before_them() -> None:
+def test_later_latents_answer_to_the_tokens_before_them() -> None:
     model, pixels_BCTHW = build(), random_pixels(9)
-    plain_BQthw = model.encode_ids(pixels_BCTHW)
 
-    def stubborn(latents_BDthw: Tensor):  # type: ignore[no-untyped-def]
-        return model.quantizer(latents_BDthw if cache else -latents_BDthw)
+    def last_latents(sign: float) -> Tensor:
+        """Of the third step, when the sign of the first step's latents is this."""
+        seen: list[Tensor] = []
 
-    cache = StreamCache()
-    first = model.encode_ids(pixels_BCTHW[:, :, :1], cache, stubborn)
-    second = model.encode_ids(pixels_BCTHW[:, :, 1:5], cache, stubborn)
-    assert not torch.equal(first, plain_BQthw[:, :, :1])
-    assert not torch.equal(second, plain_BQthw[:, :, 1:2])
+        def quantize(latents_BDthw: Tensor) -> Quantized:
+            seen.append(latents_BDthw)
+            return model.quantizer(latents_BDthw if len(seen) > 1 else sign * latents_BDthw)
+
+        model.encode_ids(pixels_BCTHW, None, quantize)
+        return seen[-1]
+
+    assert torch.equal(last_latents(1.0), last_latents(1.0))
+    assert not torch.equal(last_latents(1.0), last_latents(-1.0))
 
 
-def test_both_sides_expect_a_picture_that_glides_to_glide_on() -> None:
-    generator = torch.Generator().manual_seed(0)
-    scene = torch.nn.functional.avg_pool2d(torch.rand(1, 3, 80, 112, generator=generator) * 2 - 1, 5, stride=1)
-    at = [scene[:, :, 8:72, 8 + 2 * time : 72 + 2 * time] for time in range(8)]  # two pixels to the right per frame
-    memory = Memory(at[3], at[0], torch.zeros(1, 8, 16, 16), 2)
-    outlook = look_ahead(memory, TINY)
+def gliding(right: float, down: float, frames: int, height: int, width: int) -> Tensor:
+    """A camera over a smooth scene, [1, 3, frames, height, width] in [-1, 1]."""
+    noise = torch.rand(1, 3, height + 60, width + 60, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    scene = torch.nn.functional.avg_pool2d(noise, 7, stride=1)
+    views = [
+        warp(scene, torch.tensor([right * time + 24, down * time + 24]).view(1, 2, 1, 1).expand(1, 2, *scene.shape[2:]))
+        for time in range(frames)
+    ]
+    return torch.stack(views, dim=2)[..., :height, :width]
+
+
+@pytest.mark.parametrize(("right", "down"), [(0.0, 0.0), (2.0, 0.0), (-1.5, 3.0), (0.25, -5.0)])
+@torch.no_grad()
+def test_a_gliding_picture_is_foreseen_once_its_motion_is_read(right: float, down: float) -> None:
+    model, pixels_BCTHW = build(), gliding(right, down, 5, 64, 96)
+    memory = Memory(pixels_BCTHW[:, :, 0], torch.zeros(1, 8, 16, 24), 1)
+    step_BTCHW = pixels_BCTHW[:, :, 1:].transpose(1, 2)
+
+    latents_BD1hw, outlook = model._analyse(step_BTCHW, memory)
+
+    inner = (..., slice(24, -24), slice(24, -24))
     for time in range(4):
-        inner = (..., slice(16, -16), slice(16, -24))
-        assert float((outlook.frames_BTCHW[:, time] - at[4 + time])[inner].abs().mean()) < 0.02
-        assert float((at[3] - at[4 + time])[inner].abs().mean()) > 0.05
+        coming = step_BTCHW[:, time]
+        missed, unmoved = (
+            float((frame - coming)[inner].abs().mean()) for frame in (outlook.frames_BTCHW[:, time], memory.frame_BCHW)
+        )
+        assert missed < 0.4 * unmoved or missed < 1e-5
+    # The decoder reads the same displacements out of the tokens.
+    digits = model.quantizer.digits(model.quantizer(latents_BD1hw).latents_BDthw[:, :1, 0])[:, 0]
+    again = look_ahead(memory, model.motion_digits.unpack(digits), TINY)
+    assert torch.equal(again.frames_BTCHW, outlook.frames_BTCHW)
+    assert torch.equal(again.features_BMhw, outlook.features_BMhw)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (5, 7), (4, 1), (1, 1)])
+def test_motion_survives_its_digits(rows: int, columns: int) -> None:
+    digits = MotionDigits(9)
+    generator = torch.Generator().manual_seed(rows)
+    shifts = torch.rand(2, 2, rows // 2, columns // 2, generator=generator) * 2 * MOTION_PIXELS - MOTION_PIXELS
+    packed = digits.pack(shifts, rows, columns)
+    assert packed.shape == (2, rows, columns)
+    assert bool(((packed >= 0) & (packed < 9)).all())
+    torch.testing.assert_close(digits.unpack(packed), shifts, atol=0.5, rtol=0)
+    assert torch.equal(digits.pack(digits.unpack(packed), rows, columns), packed)
+
+
+def test_no_motion_is_the_middle_digit_everywhere() -> None:
+    digits = MotionDigits(5)
+    assert torch.equal(digits.pack(torch.zeros(1, 2, 2, 3), 5, 6), torch.full((1, 5, 6), 2))
+    assert torch.equal(digits.unpack(torch.full((1, 5, 6), 2)), torch.zeros(1, 2, 2, 3))
 
 
 def test_one_picture_is_expected_to_stay() -> None:
     frame_BCHW = torch.rand(1, 3, 16, 16)
-    outlook = look_ahead(Memory(frame_BCHW, frame_BCHW, torch.zeros(1, 8, 4, 4), 1), TINY)
+    outlook = look_ahead(Memory(frame_BCHW, torch.zeros(1, 8, 4, 4), 1), None, TINY)
     assert all(torch.equal(frame, frame_BCHW) for frame in outlook.frames_BTCHW.unbind(1))
 
 
@@ -120,9 +175,9 @@ def test_a_network_that_learned_nothing_keeps_what_it_decoded() -> None:
     torch.manual_seed(0)
     model = RecurrentAutoencoder(TINY).eval()
     frame_BCHW = torch.rand(1, 3, 16, 16) * 2 - 1
-    memory = Memory(frame_BCHW, frame_BCHW, torch.zeros(1, 8, 4, 4), 5)
+    memory = Memory(frame_BCHW, torch.zeros(1, 8, 4, 4), 5)
     with torch.no_grad():
-        frames_BTCHW, after = model.decoder(torch.zeros(1, 3, 2, 2), memory, look_ahead(memory, TINY))
+        frames_BTCHW, after = model.decoder(torch.zeros(1, 3, 2, 2), memory, look_ahead(memory, None, TINY))
     assert float((frames_BTCHW - frame_BCHW.unsqueeze(1)).abs().mean()) < 0.15
     assert after.steps == 6
 
@@ -133,7 +188,10 @@ def test_sizes_that_do_not_fit_are_refused(frames: int, height: int) -> None:
         build().encode_ids(torch.zeros(1, 3, frames, height, 16))
 
 
-@pytest.mark.parametrize("change", [{"memory": 6}, {"width": 0}, {"decoder_blocks": (1, -1, 1)}])
+@pytest.mark.parametrize(
+    "change",
+    [{"memory": 6}, {"width": 0}, {"decoder_blocks": (1, -1, 1)}, {"quantizer": FSQConfig(levels=(4, 5))}],
+)
 def test_impossible_shapes_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         replace(TINY, **change)
@@ -162,12 +220,16 @@ def test_an_encoder_that_weighs_chooses_within_the_loop() -> None:
     plain = tokenizer.encode(clip)
     assert torch.equal(tokenizer.encode(clip, lambda places: places.round().long()).ids_Qthw, plain.ids_Qthw)
 
-    middle = tokenizer.encode(clip, lambda places: torch.tensor([2, 2, 1]).expand(places.shape).clone())
-    assert set(middle.ids_Qthw.unique().tolist()) == {2 + 2 * 5 + 25}
+    middle = tokenizer.encode(clip, lambda places: torch.tensor([4, 2, 1]).expand(places.shape).clone())
+    digits_thwD = torch.stack([middle.ids_Qthw[0] % 9, middle.ids_Qthw[0] // 9 % 5, middle.ids_Qthw[0] // 45], dim=-1)
+    assert bool((digits_thwD[..., 1:] == torch.tensor([2, 1])).all())
+    assert bool((digits_thwD[0, ..., 0] == 4).all())
+    assert bool((digits_thwD[1:, ..., 0] != 4).any())  # motion is not theirs to choose
     assert tokenizer.decode(middle).frames_TCHW.shape == clip.frames_TCHW.shape
 
 
 def test_only_digits_can_be_chosen() -> None:
-    model = RecurrentAutoencoder(replace(TINY, quantizer=VQConfig(codebook_size=16, dim=4)))
+    with torch.device("meta"):
+        model = Autoencoder3D(PRESETS["nano"])
     with pytest.raises(UsageError, match="FSQ"):
         VideoTokenizer(model, "f" * 64).encode(clip_of(1), lambda places: places.long())

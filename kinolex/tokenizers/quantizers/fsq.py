@@ -64,6 +64,16 @@ class FiniteScalarQuantizer(nn.Module):
         ids_B1thw = self._ids(digits_BDthw)
         return Quantized(self.latents_from_ids(ids_B1thw), ids_B1thw, {})
 
+    def digits(self, values_BDhw: Tensor) -> Tensor:
+        """int64 digits of quantized values in [-1, 1], of the first channels as many as are given."""
+        top = (self.levels - 1)[:, : values_BDhw.shape[1], 0]
+        return ((values_BDhw.float() + 1.0) * top / 2.0).round().long()
+
+    def latents_at(self, digits_Bhw: Tensor, *, digit: int) -> Tensor:
+        """Latents [B, 1, h, w] that the quantizer rounds to these values of one digit, float32."""
+        top = float(self.levels[0, digit] - 1)
+        return torch.atanh((digits_Bhw.float() * 2.0 / top - 1.0) / EDGE).unsqueeze(1)
+
     def _ids(self, digits_BDthw: Tensor) -> Tensor:
         return (digits_BDthw.long() * self.radix).sum(dim=1, keepdim=True)
 
