@@ -120,19 +120,19 @@ def gliding(right: float, down: float, frames: int, height: int, width: int) -> 
 @pytest.mark.parametrize(("right", "down"), [(0.0, 0.0), (2.0, 0.0), (-1.5, 3.0), (0.25, -5.0)])
 @torch.no_grad()
 def test_a_gliding_picture_is_foreseen_once_its_motion_is_read(right: float, down: float) -> None:
-    model, pixels_BCTHW = build(), gliding(right, down, 5, 64, 96)
-    memory = Memory(pixels_BCTHW[:, :, 0], torch.zeros(1, 8, 16, 24), 1)
+    model, pixels_BCTHW = build(), gliding(right, down, 5, 112, 128)
+    memory = Memory(pixels_BCTHW[:, :, 0], torch.zeros(1, 8, 28, 32), 1)
     step_BTCHW = pixels_BCTHW[:, :, 1:].transpose(1, 2)
 
     latents_BD1hw, outlook = model._analyse(step_BTCHW, memory)
 
-    inner = (..., slice(24, -24), slice(24, -24))
+    inner = (..., slice(40, -40), slice(40, -40))  # away from what comes into view
     for time in range(4):
         coming = step_BTCHW[:, time]
         missed, unmoved = (
             float((frame - coming)[inner].abs().mean()) for frame in (outlook.frames_BTCHW[:, time], memory.frame_BCHW)
         )
-        assert missed < 0.4 * unmoved or missed < 1e-5
+        assert missed < 0.4 * unmoved or missed < 0.01
     # The decoder reads the same displacements out of the tokens.
     digits = model.quantizer.digits(model.quantizer(latents_BD1hw).latents_BDthw[:, :1, 0])[:, 0]
     again = look_ahead(memory, model.motion_digits.unpack(digits), TINY)
