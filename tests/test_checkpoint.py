@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 import kinolex
 from kinolex import checkpoint, hub
 from kinolex.errors import CheckpointError, MissingFile, UnknownModel, UsageError
-from kinolex.tokenizers import magvit, magvit2
+from kinolex.tokenizers import magvit, magvit2, recurrent
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
+from kinolex.tokenizers.networks import NetworkConfig
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig
 
 TINY = AutoencoderConfig(
@@ -38,9 +39,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-@pytest.mark.parametrize("config", [*magvit.PRESETS.values(), *magvit2.PRESETS.values()], ids=lambda _: "preset")
-def test_every_preset_survives_json(config: AutoencoderConfig) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [*magvit.PRESETS.values(), *magvit2.PRESETS.values(), *recurrent.PRESETS.values()],
+    ids=lambda _: "preset",
+)
+def test_every_preset_survives_json(config: NetworkConfig) -> None:
     assert checkpoint.from_json(json.loads(json.dumps(checkpoint.to_json(config)))) == config
+
+
+def test_a_recurrent_network_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
+    config = replace(recurrent.PRESETS["nano"], width=8, deep_width=8, memory=8)
+    model = recurrent.RecurrentAutoencoder(config)
+    checkpoint.save(tmp_path / "x", model, card="card")
+    loaded = checkpoint.load(tmp_path / "x")
+    assert loaded.config == config
+    assert all(torch.equal(loaded.model.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_nested_quantizers_survive_json() -> None:

@@ -57,8 +57,11 @@ class LoaderConfig:
     """Share of the video samples that are procedural worlds instead."""
 
     def __post_init__(self) -> None:
-        if min(self.clip_frames, self.image_every) < 1 or self.crop < 8 or self.batch_video + self.batch_image < 1:
-            raise ConfigError(f"need clip_frames, image_every >= 1, crop >= 8 and a batch of at least one, got {self}")
+        counts = min(self.clip_frames, self.image_every, self.image_frames)
+        if counts < 1 or self.crop < 8 or self.batch_video + self.batch_image < 1:
+            raise ConfigError(
+                f"need clip_frames, image_every, image_frames >= 1, crop >= 8 and a batch of at least one, got {self}"
+            )
         if self.image_every > 1 and not self.batch_video:
             raise ConfigError(f"image_every={self.image_every} leaves batches empty when there is no video in them")
 

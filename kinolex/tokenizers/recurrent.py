@@ -437,3 +437,26 @@ def _join(*parts_BChw: Tensor) -> Tensor:
     return torch.cat([part.to(parts_BChw[0].dtype) for part in parts_BChw], dim=1).contiguous(
         memory_format=torch.channels_last
     )
+
+
+PRESETS: dict[str, RecurrentConfig] = {
+    "small": RecurrentConfig(
+        width=192,
+        deep_width=320,
+        memory=96,
+        encoder_blocks=(3, 3),
+        decoder_blocks=(3, 2, 3),
+        shifts=12,
+        quantizer=FSQConfig(levels=(9, 9, 9, 7, 7, 7)),
+    ),
+    "nano": RecurrentConfig(
+        width=128,
+        deep_width=256,
+        memory=64,
+        encoder_blocks=(2, 2),
+        decoder_blocks=(2, 1, 2),
+        shifts=8,
+        quantizer=FSQConfig(levels=(9, 9, 9, 7, 7, 7)),
+    ),
+}
+"""Shapes by name; 17.93 bits per token of 4x8x8 pixels."""

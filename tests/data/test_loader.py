@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kinolex.data.index import Entry
-from kinolex.data.loader import Loader, LoaderConfig
+from kinolex.data.loader import Loader, LoaderConfig, _panned
 from kinolex.data.packs import Pack
 from kinolex.errors import ConfigError, DataError
 
@@ -128,3 +128,28 @@ def test_images_can_join_every_nth_batch_only(pack: Pack) -> None:
     assert torch.equal(rare.batch(3).images_BCTHW, always.batch(3).images_BCTHW)
     with pytest.raises(ConfigError, match="leaves batches empty"):
         loader(pack, image_every=3, batch_video=0)
+
+
+def test_images_can_be_shown_for_several_frames_still_or_panned_over() -> None:
+    image_HWC = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    clip_THWC = _panned(image_HWC, 9, 32, np.random.default_rng(1))
+    assert clip_THWC.shape == (9, 32, 32, 3) and clip_THWC.dtype == np.uint8
+    changes = [int((a.astype(int) != b).sum()) for a, b in pairwise(clip_THWC)]
+    assert min(changes) > 1000
+    assert np.array_equal(clip_THWC, _panned(image_HWC, 9, 32, np.random.default_rng(1)))
+
+    grey = np.full((40, 40, 3), 77, np.uint8)
+    assert set(np.unique(_panned(grey, 5, 64, np.random.default_rng(0)))) == {77}
+
+
+def test_image_frames_makes_clips_of_images(pack: Pack) -> None:
+    batch = loader(pack, image_frames=5, batch_image=12).batch(0)
+    assert batch.images_BCTHW is not None and batch.images_BCTHW.shape == (12, 3, 5, 32, 32)
+    still = [bool((clip_CTHW == clip_CTHW[:, :1]).all()) for clip_CTHW in batch.images_BCTHW]
+    assert any(still)
+    assert torch.equal(batch.images_BCTHW, loader(pack, image_frames=5, batch_image=12).batch(0).images_BCTHW)
+
+
+def test_image_frames_must_be_positive(pack: Pack) -> None:
+    with pytest.raises(ConfigError):
+        loader(pack, image_frames=0)

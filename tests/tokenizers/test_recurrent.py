@@ -10,12 +10,13 @@ from torch import Tensor
 from kinolex.errors import ConfigError, ShapeError, UsageError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.layers.warp import warp
+from kinolex.tokenizers import magvit
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D
-from kinolex.tokenizers.magvit import PRESETS
 from kinolex.tokenizers.quantizers import FSQConfig, Quantized
 from kinolex.tokenizers.recurrent import (
     MOTION_PIXELS,
     PHASES,
+    PRESETS,
     Memory,
     MotionDigits,
     RecurrentAutoencoder,
@@ -47,6 +48,15 @@ def build(config: RecurrentConfig = TINY) -> RecurrentAutoencoder:
 
 def random_pixels(frames: int, side: int = 16) -> Tensor:
     return torch.rand(1, 3, frames, side, side + 8, generator=torch.Generator().manual_seed(frames)) * 2 - 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_keep_4x8x8_and_18_bits_and_stay_under_25_million_parameters(name: str) -> None:
+    config = PRESETS[name]
+    assert (config.causal, config.time_factor, config.space_factor) == (True, 4, 8)
+    assert 2**17 < config.quantizer.vocab_size <= 2**18
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in RecurrentAutoencoder(config).parameters()) < 25e6
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7])
@@ -230,6 +240,6 @@ def test_an_encoder_that_weighs_chooses_within_the_loop() -> None:
 
 def test_only_digits_can_be_chosen() -> None:
     with torch.device("meta"):
-        model = Autoencoder3D(PRESETS["nano"])
+        model = Autoencoder3D(magvit.PRESETS["nano"])
     with pytest.raises(UsageError, match="FSQ"):
         VideoTokenizer(model, "f" * 64).encode(clip_of(1), lambda places: places.long())

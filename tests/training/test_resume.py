@@ -20,7 +20,8 @@ from kinolex.data.packs import Pack, build_pack
 from kinolex.errors import CheckpointError
 from kinolex.media import write
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
-from kinolex.tokenizers.quantizers import VQConfig
+from kinolex.tokenizers.quantizers import FSQConfig, VQConfig
+from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.training.config import DiscriminatorConfig, LossWeights, OptimizerConfig, StageConfig, TrainConfig
 from kinolex.training.engine import Trainer
 from kinolex.types import Clip
@@ -124,6 +125,31 @@ def test_a_time_limit_stops_cleanly_and_the_next_call_goes_on(tmp_path: Path) ->
     log = [json.loads(line) for line in (tmp_path / "straight" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 8 and {"psnr_db", "code_usage", "perplexity", "discriminator_accuracy"} <= log[-1].keys()
     assert list((tmp_path / "straight" / "grids").glob("*.png"))
+
+
+def test_a_recurrent_network_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    pack = tiny_pack(tmp_path)
+    model = RecurrentConfig(
+        width=8,
+        deep_width=8,
+        memory=8,
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1, 1, 1),
+        shifts=4,
+        quantizer=FSQConfig(levels=(3, 3)),
+    )
+    stage = StageConfig(
+        name="only", steps=4, clip_frames=9, crop=16, batch_video=1, batch_image=1, image_frames=5, perceptual_frames=1
+    )
+    config = tiny_config(model=model, stages=(stage,))
+    straight = Trainer(config, [pack], tmp_path / "straight")
+    straight.run()
+    for _ in range(4):
+        resumed = Trainer(config, [pack], tmp_path / "stopped")
+        resumed.run(minutes=0.0)
+    assert resumed.counters.step == 4
+    for name, tensor in straight.average.state_dict().items():
+        assert torch.equal(tensor, resumed.average.state_dict()[name]), name
 
 
 def test_a_batch_that_is_not_finite_is_skipped_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
