@@ -1,19 +1,19 @@
-"""A tokenizer that codes what its decoder does not know yet: encoder and decoder share a memory of what was decoded.
+"""A tokenizer that codes what its decoder does not know yet: both sides keep a memory of what was decoded.
 
-    4 frames ----> encoder ----> latents --quantizer--> ids
-                      ^                                  |
-                   memory <--- decoder <-----------------+
-                  (last frame    |
-                  and features)  +--> 4 frames
+    4 frames --search--> motion --> memory moved along it = outlook --> encoder --> latents --quantizer--> ids
+                                                                                                           |
+    4 frames <-- decoder <-- outlook <-- memory moved along the motion read out of the ids <---------------+
+                    |
+                    +--> memory (last frame, features) for the next step
 
-Each latent frame is a step. The encoder sees the coming frames beside the memory, so tokens are spent on what is new or
-still wrong; the decoder moves the memory along displacement fields that it reads out of the tokens and corrects it. A
-picture that stands still therefore grows sharper with every step. The first step has no memory and one frame: an image
-is a clip of one frame, 1 + 4t frames are 1 + t latent frames, and the first latent frame depends on the first frame
-only.
+Each latent frame is a step. Its motion is found by search and written into one digit of the tokens, four tokens
+together holding the displacement of their 16x16 pixels; the other digits say what the moved memory gets wrong. So a
+picture that stays or glides grows sharper with every step instead of being described anew. The first step has no memory
+and one frame: an image is a clip of one frame, 1 + 4t frames are 1 + t latent frames, and the first latent frame
+depends on the first frame only. The decoder searches nothing, so no near-tie can part it from the encoder.
 
-Source: our own. Recurrence as in predictive video coding; memory of features beside the picture after Li et al. 2021
-(DCVC), arXiv 2109.15047; tokens and sizes of MAGVIT-v2, arXiv 2310.05737.
+Source: our own. Closed loop, motion and memory as in every predictive video codec, the memory of features after Li et
+al. 2021 (DCVC), arXiv 2109.15047; tokens and sizes of MAGVIT-v2, arXiv 2310.05737; FSQ, arXiv 2309.15505.
 """
 
 from __future__ import annotations
@@ -29,16 +29,12 @@ from torch import Tensor, nn
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.layers.norm import PositionNorm, norm_silu
-from kinolex.layers.warp import REACH, STRIDE, search, warp, warp_groups
+from kinolex.layers.warp import search, warp, warp_groups
+from kinolex.tokenizers.motion import MotionDigits
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, FSQConfig, Quantize, Quantized
 
 SHIFT_PIXELS = 4.0
 """Unit of the displacements that the network adds: about a fold."""
-
-MOTION_PIXELS = float(REACH * STRIDE)
-"""Longest displacement that tokens carry."""
-POWER = 1.5
-"""Of the number in the displacement: steps of a tenth of a pixel near zero, of almost one at the end."""
 
 NEWS_GAIN = 4.0
 """Of the difference between the coming frames and the last one decoded, as the encoder sees it."""
@@ -115,35 +111,6 @@ class Outlook:
         batch, _, height, width = self.features_BMhw.shape
         begun_B1hw = self.frames_BTCHW.new_full((batch, 1, height, width), float(self.begun))
         return _join(self.features_BMhw, _folded(fold, self.frames_BTCHW), begun_B1hw)
-
-
-class MotionDigits:
-    """Displacements of 16x16 blocks as the first digit of the four tokens that lie in each.
-
-        displacement (right, down) <--> two numbers to base levels**2 <--> four digits, of right in the upper two tokens
-
-    Numbers count from the middle; the displacement grows with the power POWER of the number, fine where little moves.
-    Tokens of an odd last row or column carry no motion and move with the block beside them.
-    """
-
-    def __init__(self, levels: int) -> None:
-        self.levels, self.middle = levels, (levels**2 - 1) // 2
-
-    def pack(self, shifts_B2ij: Tensor, rows: int, columns: int) -> Tensor:
-        """Digits [B, rows, columns], int64; the middle one where there is no motion to carry."""
-        share = shifts_B2ij.abs().clamp(max=MOTION_PIXELS) / MOTION_PIXELS
-        steps = (share ** (1 / POWER) * self.middle).round() * shifts_B2ij.sign() + self.middle
-        number_B2ij = steps.long()
-        digits = torch.stack([number_B2ij // self.levels, number_B2ij % self.levels], dim=-1)
-        placed = rearrange(digits, "b two i j half -> b (i two) (j half)")
-        return F.pad(placed, (0, columns - placed.shape[2], 0, rows - placed.shape[1]), value=self.levels // 2)
-
-    def unpack(self, digits_Bhw: Tensor) -> Tensor:
-        """Displacements [B, 2, rows//2, columns//2] in pixels, float32."""
-        rows, columns = (size // 2 * 2 for size in digits_Bhw.shape[1:])
-        digits = rearrange(digits_Bhw[:, :rows, :columns], "b (i two) (j half) -> half b two i j", two=2, half=2)
-        steps = (digits[0] * self.levels + digits[1] - self.middle).float()
-        return (steps.abs() / self.middle) ** POWER * MOTION_PIXELS * steps.sign()
 
 
 def look_ahead(memory: Memory, shifts_B2ij: Tensor | None, config: RecurrentConfig) -> Outlook:

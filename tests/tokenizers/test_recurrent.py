@@ -12,13 +12,12 @@ from kinolex.layers.conv3d import StreamCache
 from kinolex.layers.warp import warp
 from kinolex.tokenizers import magvit
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D
+from kinolex.tokenizers.motion import MOTION_PIXELS, MotionDigits
 from kinolex.tokenizers.quantizers import FSQConfig, Quantized
 from kinolex.tokenizers.recurrent import (
-    MOTION_PIXELS,
     PHASES,
     PRESETS,
     Memory,
-    MotionDigits,
     RecurrentAutoencoder,
     RecurrentConfig,
     look_ahead,
