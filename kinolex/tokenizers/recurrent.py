@@ -346,8 +346,8 @@ class RecurrentAutoencoder(nn.Module):
     def _recalled(self, cache: StreamCache | None) -> Memory | None:
         if not cache:
             return None
-        *tensors, steps = (cache[key] for key in self._keys())
-        return Memory(*tensors, int(steps))
+        frame_BCHW, features_BMhw, steps = (cache[key] for key in self._keys())
+        return Memory(frame_BCHW, features_BMhw, int(steps))
 
     def _carry(self, memory: Memory, cache: StreamCache | None) -> None:
         if cache is not None:
