@@ -6,7 +6,7 @@ The peer lives in an environment of its own, to be thrown away afterwards:
     PEER/bin/pip install torch==2.13.0 torchvision magvit2-pytorch==0.5.1
     python -m benchmarks.peers --data DIR --cache PACKS --peer-python PEER/bin/python --minutes 5
 
-(torch as pinned in constraints.txt). The architecture of video-nano with its optimizer, and two versions of the peer
+(torch as pinned in constraints.txt). The architecture of magvit2-nano with its optimizer, and two versions of the peer
 described in benchmarks/peer_magvit2_pytorch.py, each train alone for the minutes given on crops of 9x64x64, 12 at a
 time, with a pixel loss only. kinolex trains with its own Trainer and Loader; the peer reads from a file what that
 Loader draws, in the same order, so decoding costs it nothing. Then all three give back the first 17 frames of the same
@@ -80,9 +80,9 @@ class Arguments:
 
 
 def recipe(steps: int) -> TrainConfig:
-    """video-nano's network and optimizer for the one kind of batch that both sides see."""
+    """magvit2-nano's network and optimizer for the one kind of batch that both sides see."""
     stage = StageConfig(name="peers", steps=steps, clip_frames=FRAMES, crop=CROP, batch_video=BATCH, batch_image=0)
-    shipped = load_recipe(ROOT / "recipes" / "video_nano.py")
+    shipped = load_recipe(ROOT / "recipes" / "magvit2_nano.py")
     return replace(
         shipped,
         stages=(stage,),

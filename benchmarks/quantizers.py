@@ -1,6 +1,6 @@
 """FSQ against LFQ at equal bytes, several seeds: python -m benchmarks.quantizers --data DIR
 
-The same small causal network, data, steps and 18 bits per token; only the quantizer differs. Says which one video-nano
+The same small causal network, data, steps and 18 bits per token; only the quantizer differs. Says which one magvit2-nano
 should use, and whether every seed trains without collapse. Writes results/quantizers.json; about a minute a run on two
 CPU cores.
 """

@@ -1,6 +1,6 @@
 """magvit-nano: the 3D-VQ tokenizer that ships, windows of 16 frames, 4x8x8 pixels per token of 10 bits.
 
-source    MAGVIT (arXiv 2212.05199) in quantizer and windows, folded and factorised as video-nano
+source    MAGVIT (arXiv 2212.05199) in quantizer and windows, folded and factorised as magvit2-nano
 command   kinolex train recipes/magvit_nano.py --data DIR --out runs/out/magvit-nano
 hardware  two CPU cores with bfloat16 instructions
 """

@@ -45,7 +45,7 @@ class Limits:
     frame_pixels: int = 2**26
     """Rows times columns of a frame."""
     chunk_bytes: int = 2**26
-    chunk_tokens: int = 2**24
+    chunk_tokens: int = 2**22
     """Ids of a chunk's token grid."""
     gap_frames: int = 2**18
     """Consecutive frames that are concealed where damage is tolerated."""

@@ -29,6 +29,7 @@ from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.metrics.structure import ms_ssim_loss_B
 from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.quantizers.base import world_size
+from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.training.adversarial import Adversary
 from kinolex.training.config import StageConfig, TrainConfig
 from kinolex.training.grid import save_grid
@@ -78,7 +79,11 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizers = Optimizers(self.model, config.optimizer, config.total_steps)
         self.adversary = Adversary(config, self.device) if any(stage.adversarial for stage in config.stages) else None
-        self.network: nn.Module = DistributedDataParallel(self.model) if self.world_size > 1 else self.model
+        self.network: nn.Module = self.model
+        if self.world_size > 1:
+            # A recurrent network that sees single images does not need what it would remember.
+            unused = isinstance(config.model, RecurrentConfig)
+            self.network = DistributedDataParallel(self.model, find_unused_parameters=unused)
         self.perceptual = self._perceptual(features_path)
         self.counters = Counters(config_hash=_hash(config))
         if self.state_path.exists():

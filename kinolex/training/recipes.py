@@ -73,8 +73,9 @@ def initial_model(config: TrainConfig, init: str | Path) -> Network:
     """
     model = hub.load(init).model
     if model.config != config.model:
-        theirs, ours = asdict(model.config), asdict(config.model)
-        unlike = "; ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in ours if theirs[name] != ours[name])
+        theirs, ours = ({"kind": type(c).__name__} | asdict(c) for c in (model.config, config.model))
+        common = [name for name in ours if name in theirs and theirs[name] != ours[name]]
+        unlike = "; ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in common)
         raise CheckpointError(f"{init} is another architecture than the recipe's: {unlike}; choose weights that fit it")
     return model.train().requires_grad_(True)
 

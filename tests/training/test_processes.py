@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from test_resume import MODEL, STAGES, tiny_config, tiny_pack
+from test_resume import MODEL, RECURRENT, STAGES, tiny_config, tiny_pack
 
 from kinolex import checkpoint
 from kinolex.errors import CheckpointError, UsageError
@@ -21,7 +21,7 @@ from kinolex.training.recipes import train_from_recipe
 RECIPE = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_processes import whole_config as config
+from test_processes import {function} as config
 """
 
 
@@ -32,10 +32,16 @@ def whole_config():
     return replace(tiny_config(), model=model, stages=tuple(stages), data=("media",))
 
 
-def prepare(folder: Path) -> Path:
+def recurrent_config():
+    """Single images leave parts of a recurrent network unused."""
+    stage = replace(STAGES[0], steps=2, batch_video=4, batch_image=2)
+    return replace(tiny_config(), model=RECURRENT, stages=(stage,), data=("media",))
+
+
+def prepare(folder: Path, function: str = "whole_config") -> Path:
     tiny_pack(folder)
     recipe = folder / "recipe.py"
-    recipe.write_text(RECIPE.format(tests=str(Path(__file__).parent)))
+    recipe.write_text(RECIPE.format(tests=str(Path(__file__).parent), function=function))
     return recipe
 
 
@@ -46,8 +52,9 @@ def worker(rank: int, port: int, folder: str) -> None:
     train_from_recipe(f"{folder}/recipe.py", folder, f"{folder}/two")
 
 
-def test_two_processes_train_the_weights_of_one_with_the_joined_batch(tmp_path: Path) -> None:
-    recipe = prepare(tmp_path)
+@pytest.mark.parametrize("function", ["whole_config", "recurrent_config"])
+def test_two_processes_train_the_weights_of_one_with_the_joined_batch(tmp_path: Path, function: str) -> None:
+    recipe = prepare(tmp_path, function)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,6 +76,8 @@ def test_training_starts_from_given_weights_and_refuses_another_architecture(tmp
     random = checkpoint.load(first).model.__class__(whole_config().model).state_dict()
     assert far < 0.5 * sum(float((random[name] - ended[name]).square().sum()) for name in random)
     with pytest.raises(CheckpointError, match=r"another architecture.*fold is 4, not 2"):
+        train_from_recipe(recipe, tmp_path, tmp_path / "other", cache=tmp_path / "packs", init="magvit2-nano")
+    with pytest.raises(CheckpointError, match="kind is RecurrentConfig, not AutoencoderConfig"):
         train_from_recipe(recipe, tmp_path, tmp_path / "other", cache=tmp_path / "packs", init="video-nano")
     with pytest.raises(UsageError, match="must be positive, got -1"):
         train_from_recipe(recipe, tmp_path, tmp_path / "other", minutes=-1)

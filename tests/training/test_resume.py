@@ -38,6 +38,15 @@ MODEL = AutoencoderConfig(
     factorised=True,
     norm_groups=4,
 )
+RECURRENT = RecurrentConfig(
+    width=8,
+    deep_width=8,
+    memory=8,
+    encoder_blocks=(1, 1),
+    decoder_blocks=(1, 1, 1),
+    shifts=4,
+    quantizer=FSQConfig(levels=(3, 3)),
+)
 STAGES = (
     StageConfig(name="plain", steps=4, clip_frames=5, crop=16, batch_video=2, batch_image=1, perceptual_frames=1),
     StageConfig(
@@ -129,19 +138,10 @@ def test_a_time_limit_stops_cleanly_and_the_next_call_goes_on(tmp_path: Path) ->
 
 def test_a_recurrent_network_resumes_to_the_same_bits(tmp_path: Path) -> None:
     pack = tiny_pack(tmp_path)
-    model = RecurrentConfig(
-        width=8,
-        deep_width=8,
-        memory=8,
-        encoder_blocks=(1, 1),
-        decoder_blocks=(1, 1, 1),
-        shifts=4,
-        quantizer=FSQConfig(levels=(3, 3)),
-    )
     stage = StageConfig(
         name="only", steps=4, clip_frames=9, crop=16, batch_video=1, batch_image=1, image_frames=5, perceptual_frames=1
     )
-    config = tiny_config(model=model, stages=(stage,))
+    config = tiny_config(model=RECURRENT, stages=(stage,))
     straight = Trainer(config, [pack], tmp_path / "straight")
     straight.run()
     for _ in range(4):
