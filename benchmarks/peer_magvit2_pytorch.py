@@ -3,9 +3,9 @@
     one JSON command per line on stdin -> train | reconstruct | round -> one JSON answer per line on stdout
 
 The network is the one of magvit2-pytorch's README, narrowed from (64, 512) to (32, 128) channels so that it has about
-as many parameters as magvit2-nano; its layers already give 4x8x8 pixels per token. Pixel loss only: no discriminator, no
-VGG. Its README has no 18-bit vocabulary, and one LFQ codebook of 2**18 needs the distance of every token of a batch to
-every code, several times 2.4 GB here; so 18 bits are two LFQ codebooks of 9 ("readme") or six FSQ digits of 8 levels
+as many parameters as magvit2-nano; its layers already give 4x8x8 pixels per token. Pixel loss only: no discriminator,
+no VGG. Its README has no 18-bit vocabulary, and one LFQ codebook of 2**18 needs the distance of every token of a batch
+to every code, several times 2.4 GB here; so 18 bits are two LFQ codebooks of 9 ("readme") or six FSQ digits of 8 levels
 ("tuned").
 
     readme   float32; its trainer's defaults: AdamW, 2e-5 after 1000 steps of linear warm-up, no clipping. The weights

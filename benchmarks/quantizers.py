@@ -1,8 +1,8 @@
 """FSQ against LFQ at equal bytes, several seeds: python -m benchmarks.quantizers --data DIR
 
-The same small causal network, data, steps and 18 bits per token; only the quantizer differs. Says which one magvit2-nano
-should use, and whether every seed trains without collapse. Writes results/quantizers.json; about a minute a run on two
-CPU cores.
+The same small causal network, data, steps and 18 bits per token; only the quantizer differs. Says which one the nano
+presets should use, and whether every seed trains without collapse. Writes results/quantizers.json; about a minute a run
+on two CPU cores.
 """
 
 from __future__ import annotations

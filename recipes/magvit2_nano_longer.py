@@ -1,7 +1,7 @@
 """The second run of magvit2-nano: from the first run's weights, half the learning rate, longer and wider clips.
 
 source    recipes/magvit2_nano.py
-command   kinolex train recipes/magvit2_nano_longer.py --init runs/out/magvit2-nano/weights --data DIR --out runs/out/longer
+command   kinolex train recipes/magvit2_nano_longer.py --init runs/out/magvit2-nano/weights --data DIR --out OUT
 hardware  two CPU cores with bfloat16 instructions
 """
 

@@ -18,8 +18,9 @@ def config() -> TrainConfig:
         stages=(
             StageConfig(
                 name="short",
-                steps=3700,
+                steps=3800,
                 clip_frames=17,
+                warm_steps=7,
                 crop=64,
                 batch_video=6,
                 batch_image=4,
@@ -29,17 +30,18 @@ def config() -> TrainConfig:
             ),
             StageConfig(
                 name="long",
-                steps=900,
-                clip_frames=25,
+                steps=450,
+                clip_frames=17,
+                warm_steps=7,
                 crop=96,
                 batch_video=2,
                 batch_image=1,
                 image_every=2,
-                image_frames=25,
+                image_frames=17,
                 perceptual_frames=2,
             ),
         ),
         world_fraction=0.05,
-        losses=LossWeights(perceptual=0.2, image=0.5),
+        losses=LossWeights(perceptual=0.2, image=0.7),
         optimizer=OptimizerConfig(muon_lr=0.03, adam_lr=2e-3),
     )

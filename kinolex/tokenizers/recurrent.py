@@ -39,7 +39,7 @@ SHIFT_PIXELS = 4.0
 NEWS_GAIN = 4.0
 """Of the difference between the coming frames and the last one decoded, as the encoder sees it."""
 
-PHASES = 4
+PHASES = 8
 """Consecutive steps use other dictionaries in turn: what one cannot say about a picture that stays, the next can."""
 
 DEEPER = 2
@@ -250,15 +250,26 @@ class RecurrentAutoencoder(nn.Module):
         self.encoder = Encoder(config, self.quantizer.latent_dim)
         self.decoder = Decoder(config, self.quantizer.latent_dim)
 
-    def forward(self, pixels_BCTHW: Tensor) -> tuple[Tensor, Quantized]:
-        """Reconstruction and what was quantized, of 1 + time_factor*n frames."""
+    def forward(self, pixels_BCTHW: Tensor, warm_frames: int = 0) -> tuple[Tensor, Quantized]:
+        """Reconstruction and what was quantized.
+
+        Args:
+            pixels_BCTHW: 1 + time_factor*n frames.
+            warm_frames: the first so many, again 1 + time_factor*n, are run through without gradient and left out of
+                the result: what a network learns from must include memories older than memory allows to unroll.
+        """
         frames, quantized = [], []
         memory = self._blank(pixels_BCTHW)
-        for step_BTCHW in self._steps(pixels_BCTHW, first=True):
+        if warm_frames:
+            with torch.no_grad():
+                cache = StreamCache()
+                self.encode_ids(pixels_BCTHW[:, :, :warm_frames], cache)
+                memory = self._recalled(cache) or memory
+        for step_BTCHW in self._steps(pixels_BCTHW[:, :, warm_frames:], first=not warm_frames):
             latents_BD1hw, outlook = self._analyse(step_BTCHW, memory)
             quantized.append(self.quantizer(latents_BD1hw))
             decoded_BTCHW, memory = self.decoder(quantized[-1].latents_BDthw.squeeze(2), memory, outlook)
-            frames.append(decoded_BTCHW if frames else decoded_BTCHW[:, -1:])
+            frames.append(decoded_BTCHW if frames or warm_frames else decoded_BTCHW[:, -1:])
         output = rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
         losses = {name: torch.stack([q.losses[name] for q in quantized]).mean() for name in quantized[0].losses}
         latents = torch.cat([q.latents_BDthw for q in quantized], dim=2)

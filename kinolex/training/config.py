@@ -23,12 +23,16 @@ class StageConfig:
     """Images join every n-th step only."""
     image_frames: int = 1
     """Frames for which an image is shown, still or panned over."""
+    warm_steps: int = 0
+    """Recurrent networks run through 0 to this many latent frames, drawn per step, before those they learn from."""
     perceptual_frames: int = 2
     """Random frames per clip that the perceptual network looks at."""
     adversarial: bool = False
     """Train the discriminator and let it teach the decoder."""
 
     def __post_init__(self) -> None:
+        if self.warm_steps < 0:
+            raise ConfigError(f"stage {self.name} cannot warm up for {self.warm_steps} steps")
         if self.steps < 1:
             raise ConfigError(f"stage {self.name} needs at least one step, got {self.steps}")
 

@@ -28,6 +28,7 @@ from kinolex.layers.conv3d import channels_last
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.metrics.structure import ms_ssim_loss_B
 from kinolex.tokenizers.networks import Network, build_network
+from kinolex.tokenizers.quantizers import Quantized
 from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.training.adversarial import Adversary
@@ -116,15 +117,16 @@ class Trainer:
 
     def _run_stage(self, stage: StageConfig, ended: Callable[[], bool]) -> bool:
         """Steps until the stage is over or a roll-back leaves it; returns whether the run was asked to end."""
+        more = self.config.model.time_factor * max(stage.warm_steps - 1, 0)
         loader = Loader(
             self.packs,
             LoaderConfig(
-                clip_frames=stage.clip_frames,
+                clip_frames=stage.clip_frames + more,
                 crop=stage.crop,
                 batch_video=stage.batch_video,
                 batch_image=stage.batch_image,
                 image_every=stage.image_every,
-                image_frames=stage.image_frames,
+                image_frames=stage.image_frames + (more if stage.image_frames > 1 else 0),
                 seed=self.config.seed,
                 world_fraction=self.config.world_fraction if stage.clip_frames > 1 else 0.0,
             ),
@@ -176,8 +178,11 @@ class Trainer:
             if clip_BCTHW is None:
                 continue
             pixels_BCTHW = self._to_pixels(clip_BCTHW)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                output_BCTHW, quantized = self.network(pixels_BCTHW)
+            if stage.warm_steps and pixels_BCTHW.shape[2] > 1:
+                pixels_BCTHW, output_BCTHW, quantized = self._warmed(pixels_BCTHW, stage, generator)
+            else:
+                with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                    output_BCTHW, quantized = self.network(pixels_BCTHW)
             losses = self.config.losses
             terms = reconstruction_terms(
                 output_BCTHW, pixels_BCTHW, losses, self.perceptual, stage.perceptual_frames, generator
@@ -212,6 +217,19 @@ class Trainer:
         figures["gradient_norm"] = norm
         self.counters.history += self.progress.step(step, figures, ids)
         return None
+
+    def _warmed(
+        self, pixels_BCTHW: Tensor, stage: StageConfig, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Quantized]:
+        """As many frames as without warming up, of a stretch further on in the clip."""
+        time = self.config.model.time_factor
+        steps = int(torch.randint(0, stage.warm_steps + 1, (), generator=generator))
+        warm = 1 + time * (steps - 1) if steps else 0
+        total = pixels_BCTHW.shape[2] - time * max(stage.warm_steps - max(steps, 1), 0)
+        pixels_BCTHW = pixels_BCTHW[:, :, :total]
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            output_BCTHW, quantized = self.network(pixels_BCTHW, warm)
+        return pixels_BCTHW[:, :, warm:], output_BCTHW, quantized
 
     def _to_pixels(self, clip_BCTHW: Tensor) -> Tensor:
         pixels_BCTHW = clip_BCTHW.to(self.device).float().div_(127.5).sub_(1.0)

@@ -86,6 +86,18 @@ def test_training_encoding_and_decoding_see_the_same_tokens_and_pixels() -> None
     torch.testing.assert_close(decoded_BCTHW, output_BCTHW, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("warm_frames", [1, 9])
+def test_warming_up_changes_what_is_learned_from_not_what_is_said(warm_frames: int) -> None:
+    model, pixels_BCTHW = build(), random_pixels(17)
+    whole_BCTHW, quantized = model(pixels_BCTHW)
+    rest_BCTHW, rest = model(pixels_BCTHW, warm_frames)
+    torch.testing.assert_close(rest_BCTHW, whole_BCTHW[:, :, warm_frames:], atol=1e-4, rtol=0)
+    assert torch.equal(rest.ids_BQthw, quantized.ids_BQthw[:, :, (warm_frames + 3) // 4 :])
+
+    rest_BCTHW.square().mean().backward()
+    assert model.decoder.start.grad is None  # only the first step of all begins there
+
+
 @torch.no_grad()
 def test_the_first_latent_frame_depends_on_the_first_frame_only_bit_for_bit() -> None:
     model, pixels_BCTHW = build(), random_pixels(9)
