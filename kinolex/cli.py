@@ -174,6 +174,13 @@ def compress(
     prior = hub.load_prior(model, tokenizer)
     with _frames_bar(source.name) as bar:
         report = api.compress(source, target, tokenizer, prior, config, lines=lines, on_frames=bar)
+    for name, wanted, got in (("bpp", bpp, report.bits_per_pixel), ("rate-kbps", rate_kbps, report.kbps)):
+        if wanted is not None and got > 1.01 * wanted:
+            print(
+                f"{name} {wanted:g} cannot be kept: {target} has {got:.4g}, the least that this model, these chunks "
+                "and this sound allow; try longer --chunk-frames, less --sound-kbps, or fewer --lines",
+                file=sys.stderr,
+            )
     _show(report.as_dict(), json)
 
 
@@ -214,7 +221,10 @@ def decompress(
         facts["lost_frames"] = sum(stretch.frames for stretch in lost)
         for stretch in lost:
             last = stretch.first_frame + stretch.frames - 1
-            print(f"frames {stretch.first_frame} to {last} are concealed: {stretch.reason}", file=sys.stderr)
+            what = f"frames {stretch.first_frame} to {last} are concealed"
+            if not stretch.frames:
+                what = f"whatever followed frame {last} is missing"
+            print(f"{what}: {stretch.reason}", file=sys.stderr)
     _show(facts, json)
 
 

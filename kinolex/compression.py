@@ -69,7 +69,7 @@ class CompressConfig:
     def __post_init__(self) -> None:
         targets = [value for value in (self.quality, self.bpp, self.kbps) if value is not None]
         if len(targets) > 1:
-            raise ConfigError("give one of quality, bpp and kbps; they are three ways to say the same")
+            raise ConfigError("give one of quality, bpp and kbps (--rate-kbps); they are three ways to say the same")
         if self.quality is not None and not 0 <= self.quality <= 100:
             raise ConfigError(f"quality must be in 0..100, got {self.quality}")
         if not all(
@@ -215,6 +215,7 @@ class Lost:
 
     first_frame: int
     frames: int
+    """0 for the end of a file that was cut: how much is missing there, nobody knows."""
     reason: str
 
 
@@ -268,6 +269,8 @@ def decompress_stream(
             wanted = shown * RATE_HZ * header.fps.denominator // header.fps.numerator
             clip = clip.with_sound(sound.take_until(wanted))
         yield clip
+    if decoder.cut is not None and on_lost is not None:
+        on_lost(Lost(first_frame=decoder.next_frame, frames=0, reason=decoder.cut))
 
 
 def _pictures(

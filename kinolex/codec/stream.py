@@ -220,6 +220,8 @@ class StreamDecoder:
         self._prior: Prior | None = None
         self._history = History()
         self._reason = "a chunk is missing"
+        self.cut: str | None = None
+        """After `finish`: why nobody knows what should follow, if the file ended before its end mark."""
         self._broken = False
 
     @property
@@ -240,7 +242,9 @@ class StreamDecoder:
         for item in self._parser.finish():
             yield from self._decode(item)
         if self.next_frame == 0:
-            raise DamagedStream(f"nothing of the .klx file can be decoded: {self._reason}; copy it again")
+            advice = "" if self._reason.endswith("copy it again") else "; copy it again"
+            raise DamagedStream(f"nothing of the .klx file can be decoded: {self._reason}{advice}")
+        self.cut = self._reason if self.end is None else None
 
     def _decode(self, item: Header | Chunk | End | Damage) -> Iterator[Piece | Gap]:
         if isinstance(item, Damage):
