@@ -324,7 +324,8 @@ class RecurrentAutoencoder(nn.Module):
         shifts, digits_Bhw = None, None
         if memory.steps:
             rows, columns = (size // self.config.space_factor for size in step_BTCHW.shape[3:])
-            digits_Bhw = torch.full((len(step_BTCHW), rows, columns), self.motion_digits.levels // 2)
+            still = self.motion_digits.levels // 2
+            digits_Bhw = torch.full((len(step_BTCHW), rows, columns), still, device=step_BTCHW.device)
             if min(rows, columns) > 1:
                 found_B2ij = search(step_BTCHW[:, -1], memory.frame_BCHW)
                 digits_Bhw = self.motion_digits.pack(found_B2ij, rows, columns)

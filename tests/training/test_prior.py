@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kinolex.codec.network import NetworkConfig
+from kinolex.codec.priors import LearnedPrior
+from kinolex.codec.stream import estimate_bits
+from kinolex.training.prior import PriorTwin, previous_frames
+
+
+@pytest.mark.parametrize("levels", [(3, 4), (9, 7, 5)])
+@torch.no_grad()
+def test_the_exported_integers_estimate_the_bits_that_the_twin_was_trained_on(levels: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig(levels=levels, channels=16, trunk_layers=2)
+    twin = PriorTwin(config)
+    for name, layer in twin.layers.items():
+        if name.startswith("logits"):
+            layer.weight *= 4.0  # so that its predictions are far from even
+    digits_tDhw = torch.stack([torch.randint(size, (4, 6, 5)) for size in levels], dim=1)
+
+    bits = float(twin.bits(digits_tDhw, previous_frames(digits_tDhw, levels, torch.float32)).sum())
+
+    prior = LearnedPrior(config, twin.export())
+    exported = estimate_bits(digits_tDhw.permute(0, 2, 3, 1).contiguous(), prior)
+    assert exported == pytest.approx(bits, rel=0.02)
+    uniform = sum(torch.log2(torch.tensor(float(size))).item() for size in levels) * 4 * 6 * 5
+    assert abs(exported - uniform) > 0.05 * uniform  # a network that says something
