@@ -46,6 +46,8 @@ def warp_groups(x_BCHW: Tensor, shifts_BGHW: Tensor) -> Tensor:
     return rearrange(moved, "(b g) c h w -> b (g c) h w", b=batch)
 
 
+BLOCK = 16
+"""Side in pixels of the blocks that a search gives one displacement each."""
 REACH = 12
 """Farthest displacement that a search looks at, in steps of STRIDE pixels."""
 STRIDE = 2

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.layers.norm import PositionNorm, norm_silu
-from kinolex.layers.warp import search, warp, warp_groups
+from kinolex.layers.warp import BLOCK, search, warp, warp_groups
 from kinolex.tokenizers.motion import MotionDigits
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, FSQConfig, Quantize, Quantized
 
@@ -72,6 +72,10 @@ class RecurrentConfig:
     def __post_init__(self) -> None:
         if min(self.width, self.deep_width, self.memory, self.shifts, self.fold, self.time_factor) < 1:
             raise ConfigError(f"widths, memory, shifts, fold and time_factor must be positive, got {self}")
+        if 2 * self.space_factor != BLOCK:
+            raise ConfigError(
+                f"fold must be {BLOCK // 2 // DEEPER}, as two tokens span a block of motion, got {self.fold}"
+            )
         if self.memory % self.shifts:
             raise ConfigError(f"memory must be a multiple of shifts, got {self.memory} and {self.shifts}")
         if self.quantizer.levels[0] % 2 == 0:

@@ -211,7 +211,7 @@ def test_sizes_that_do_not_fit_are_refused(frames: int, height: int) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"memory": 6}, {"width": 0}, {"decoder_blocks": (1, -1, 1)}, {"quantizer": FSQConfig(levels=(4, 5))}],
+    [{"memory": 6}, {"width": 0}, {"fold": 2}, {"decoder_blocks": (1, -1, 1)}, {"quantizer": FSQConfig(levels=(4, 5))}],
 )
 def test_impossible_shapes_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
