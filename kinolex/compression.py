@@ -1,6 +1,6 @@
 """Clips and media files <-> .klx: the tokenizer, the codec and the sound put together.
 
-    Clip --chunks--> scale --> tokenizer.encode, digits by choose_digits --> StreamEncoder --> bytes
+    Clip --chunks--> scale --> tokenizer.encode, digits by DigitChooser --> StreamEncoder --> bytes
     bytes --> StreamDecoder --> tokenizer.decode_stream --> scale --> Clip
 
 Both directions work piece by piece; their delay is one chunk (49 frames unless another length is chosen).
@@ -27,8 +27,8 @@ from torch import Tensor
 from kinolex import hub
 from kinolex.codec import stream as codec
 from kinolex.codec.container import Chunk, End, Header, Limits, Parser, packets_before, scaled
-from kinolex.codec.priors import PLAIN, History, Prior, to_digits
-from kinolex.codec.rate import choose_digits
+from kinolex.codec.priors import PLAIN, Prior, to_digits
+from kinolex.codec.rate import DigitChooser
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estimate_bits
 from kinolex.errors import ConfigError, DamagedStream, StreamError, UsageError
 from kinolex.media import resize_frames
@@ -44,6 +44,8 @@ CHUNK_FRAMES = 49
 """1 + 4 x 12, about two seconds: what a lost chunk costs and what a seek decodes."""
 SCALES = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 32)
 """Sixteenths of full size, from quality 0 to quality 100 in steps of 5."""
+RATE_WEIGHTS = (0.5,) * len(SCALES)
+"""What a tokenizer that weighs rate is asked at these qualities."""
 FULL_SIZE_QUALITY = 65
 WEIGHT = 0.15
 """Squared quantizer steps that a bit is worth; on test clips the best trade at every scale (notes/LOG.md)."""
@@ -80,10 +82,10 @@ class CompressConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Coded:
-    """A chunk at one scale, before it is written."""
+    """A chunk at one step of SCALES, before it is written."""
 
     tokens: Tokens
-    scale: int
+    step: int
     bits: float
 
 
@@ -111,7 +113,7 @@ def compress_stream(
     config = config or CompressConfig()
     opus = encode_opus(sound, kbps=config.sound_kbps) if sound is not None and sound.num_samples else None
     encoder: StreamEncoder | None = None
-    spent, scale = 0, SCALES[(FULL_SIZE_QUALITY if config.quality is None else config.quality) // 5]
+    spent, step = 0, (FULL_SIZE_QUALITY if config.quality is None else config.quality) // 5
     for chunk, is_last in _chunks(clips, config.chunk_frames):
         if encoder is None:
             head = opus.head if opus else b""
@@ -119,12 +121,12 @@ def compress_stream(
         packets = _packets(opus, encoder.next_frame, chunk, is_last)
         budget = _budget_bits(config, chunk, encoder.next_frame + chunk.num_frames)
         if budget is None:
-            coded = _code(chunk, scale, tokenizer, prior)
+            coded = _code(chunk, step, tokenizer, prior)
         else:
             left = budget - 8 * (spent + sum(map(len, packets)) + OVERHEAD_BYTES)
-            coded = _code_within(left, chunk, scale, tokenizer, prior)
-            scale = coded.scale
-        data = encoder.push(coded.tokens, scale=coded.scale, packets=packets)
+            coded = _code_within(left, chunk, step, tokenizer, prior)
+            step = coded.step
+        data = encoder.push(coded.tokens, scale=SCALES[coded.step], packets=packets)
         spent += len(data)
         yield data
     if encoder is None:
@@ -167,40 +169,34 @@ def _budget_bits(config: CompressConfig, chunk: Clip, frames: int) -> float | No
     return None if config.kbps is None else config.kbps * 1000.0 * float(frames / chunk.fps)
 
 
-def _code(chunk: Clip, scale: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
-    """Tokens of a chunk at a scale, chosen by cost where the quantizer has places between its ids."""
-    size = scaled(chunk.height, scale), scaled(chunk.width, scale)
+def _code(chunk: Clip, step: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
+    """Tokens of a chunk at a step of SCALES, chosen by cost where the quantizer has places between its ids."""
+    size = scaled(chunk.height, SCALES[step]), scaled(chunk.width, SCALES[step])
     small = replace(chunk, frames_TCHW=resize_frames(chunk.frames_TCHW, *size))
+    rate_weight = RATE_WEIGHTS[step] if tokenizer.weighs_rate else 0.0
     if isinstance(tokenizer.config.quantizer, FSQConfig) and prior.levels == tokenizer.config.quantizer.levels:
-        history, total = History(), 0.0
-
-        def choose(places_hwD: Tensor) -> Tensor:
-            nonlocal total
-            digits_1hwD, bits = choose_digits(places_hwD.unsqueeze(0), prior, WEIGHT, history)
-            total += bits
-            return digits_1hwD[0]
-
-        return _Coded(tokenizer.encode(small, choose), scale, total)
-    tokens = tokenizer.encode(small)
-    return _Coded(tokens, scale, estimate_bits(to_digits(tokens.ids_Qthw, prior.levels), prior))
+        choose = DigitChooser(prior, WEIGHT)
+        tokens = tokenizer.encode(small, choose, rate_weight=rate_weight)
+        return _Coded(tokens, step, choose.bits)
+    tokens = tokenizer.encode(small, rate_weight=rate_weight)
+    return _Coded(tokens, step, estimate_bits(to_digits(tokens.ids_Qthw, prior.levels), prior))
 
 
-def _code_within(bits: float, chunk: Clip, scale: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
+def _code_within(bits: float, chunk: Clip, step: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
     """The largest scale that fits, or the smallest there is; tried from a guess by area on, step by step."""
-    coded = {scale: _code(chunk, scale, tokenizer, prior)}
+    coded = {step: _code(chunk, step, tokenizer, prior)}
 
-    def at(index: int) -> _Coded:
-        scale = SCALES[index]
-        coded[scale] = coded.get(scale) or _code(chunk, scale, tokenizer, prior)
-        return coded[scale]
+    def at(step: int) -> _Coded:
+        coded[step] = coded.get(step) or _code(chunk, step, tokenizer, prior)
+        return coded[step]
 
-    guess = scale * math.sqrt(max(bits, 0.0) / max(coded[scale].bits, 1.0))
-    index = max(0, bisect_right(SCALES, guess) - 1)
-    while index > 0 and at(index).bits > bits:
-        index -= 1
-    while index + 1 < len(SCALES) and at(index + 1).bits <= bits:
-        index += 1
-    return at(index)
+    guess = SCALES[step] * math.sqrt(max(bits, 0.0) / max(coded[step].bits, 1.0))
+    step = max(0, bisect_right(SCALES, guess) - 1)
+    while step > 0 and at(step).bits > bits:
+        step -= 1
+    while step + 1 < len(SCALES) and at(step + 1).bits <= bits:
+        step += 1
+    return at(step)
 
 
 # --- back to pictures ---

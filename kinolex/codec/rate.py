@@ -14,8 +14,25 @@ from kinolex.codec.entropy import bits_NV
 from kinolex.codec.priors import History, Prior, Slices
 
 
+class DigitChooser:
+    """Chooses the digits of one latent frame after another, for VideoTokenizer.encode; adds up what they take.
+
+    Args:
+        prior, weight: see choose_digits.
+    """
+
+    def __init__(self, prior: Prior, weight: float) -> None:
+        self.prior, self.weight, self.history = prior, weight, History()
+        self.bits = 0.0
+
+    def __call__(self, places_hwD: Tensor, rounded: int) -> Tensor:
+        digits_1hwD, bits = choose_digits(places_hwD.unsqueeze(0), self.prior, self.weight, self.history, rounded)
+        self.bits += bits
+        return digits_1hwD[0]
+
+
 def choose_digits(
-    places_thwD: Tensor, prior: Prior, weight: float, history: History | None = None
+    places_thwD: Tensor, prior: Prior, weight: float, history: History | None = None, rounded: int = 0
 ) -> tuple[Tensor, float]:
     """Digits of consecutive latent frames, and the bits they will take.
 
@@ -24,6 +41,7 @@ def choose_digits(
         prior: of the tokenizer.
         weight: squared steps that one bit is worth; 0 gives the plain digits.
         history: goes on from where it was and ends after these frames; empty if None.
+        rounded: the first so many digits are not chosen but rounded; they cost what they cost.
 
     Returns:
         Digits [t, h, w, D], int64, and estimated bits.
@@ -35,7 +53,8 @@ def choose_digits(
             nonlocal total
             costs_NV = bits_NV(frequencies)
             steps_NV = frame[where][:, :, digit].reshape(-1, 1) - torch.arange(frequencies.shape[1])
-            values_N = (steps_NV.square() + weight * costs_NV).argmin(dim=1)
+            allowed = weight if digit >= rounded else 0.0
+            values_N = (steps_NV.square() + allowed * costs_NV).argmin(dim=1)
             total += float(costs_NV.gather(1, values_N.unsqueeze(1)).sum())
             return values_N
 

@@ -53,6 +53,11 @@ REACH = 12
 STRIDE = 2
 STAY = 2e-3
 """What a step of displacement must gain per pixel value in [-1, 1], so that flat areas stay where they are."""
+AGREE = 1e-2
+"""The same for a step away from the median of the neighbours; where little tells the truth, a smooth field is both
+nearer to it and cheaper to write down."""
+AGREEMENTS = 2
+"""Times that the neighbours are asked."""
 
 
 @torch.no_grad()
@@ -64,7 +69,8 @@ def search(new_BCHW: Tensor, old_BCHW: Tensor) -> Tensor:
 
     Returns:
         [B, 2, H//16, W//16] float32: the displacement (right, down) in pixels at which the old picture looks like the
-        new, refined below STRIDE by a parabola through the neighbouring costs.
+        new, little motion and motion like the neighbours' preferred, refined below STRIDE by a parabola through the
+        neighbouring costs.
     """
     with torch.autocast(new_BCHW.device.type, enabled=False):
         new_B1HW, old_B1HW = (F.avg_pool2d(x.float().mean(dim=1, keepdim=True), STRIDE) for x in (new_BCHW, old_BCHW))
@@ -77,17 +83,33 @@ def search(new_BCHW: Tensor, old_BCHW: Tensor) -> Tensor:
             views = padded[:, :, down : down + height].unfold(3, width, 1).squeeze(1).transpose(1, 2)
             costs.append(F.avg_pool2d((new_B1HW - views).abs(), 12, stride=8, padding=2, count_include_pad=False))
         steps = torch.arange(-REACH, REACH + 1, device=new_BCHW.device, dtype=torch.float32)
-        right_M, down_M = steps.repeat(across), steps.repeat_interleave(across)
-        cost_BMhw = torch.cat(costs, dim=1) + ((right_M.abs() + down_M.abs()) * STAY)[:, None, None]
-        best_Bhw = cost_BMhw.argmin(dim=1)
-        found = []
-        for position_M, apart in ((right_M, 1), (down_M, across)):
-            inside_Bhw = position_M[best_Bhw].abs() < REACH
-            before, here, after = (
-                cost_BMhw.gather(1, (best_Bhw + offset).clamp(0, across**2 - 1).unsqueeze(1)).squeeze(1)
-                for offset in (-apart, 0, apart)
-            )
-            bend = (before + after - 2 * here).clamp(min=1e-6)
-            finer = ((before - after) / (2 * bend)).clamp(-0.5, 0.5) * inside_Bhw
-            found.append((position_M[best_Bhw] + finer) * STRIDE)
-        return torch.stack(found, dim=1)
+        steps_M2 = torch.stack([steps.repeat(across), steps.repeat_interleave(across)], dim=1)
+        still_B2hw = torch.zeros(1, 2, 1, 1, device=steps.device)
+        seen_BMhw = torch.cat(costs, dim=1) + STAY * _length_BMhw(steps_M2, still_B2hw)
+        found_B2hw = _lowest_B2hw(seen_BMhw, steps_M2)
+        for _ in range(AGREEMENTS):
+            around = F.pad(found_B2hw, (1, 1, 1, 1), mode="replicate").unfold(2, 3, 1).unfold(3, 3, 1)
+            median_B2hw = around.flatten(4).median(dim=4).values
+            found_B2hw = _lowest_B2hw(seen_BMhw + AGREE * _length_BMhw(steps_M2, median_B2hw), steps_M2)
+        return found_B2hw * STRIDE
+
+
+def _length_BMhw(steps_M2: Tensor, from_B2hw: Tensor) -> Tensor:
+    """Steps to the right and down of every displacement from those given."""
+    return (steps_M2[None, :, :, None, None] - from_B2hw[:, None]).abs().sum(dim=2)
+
+
+def _lowest_B2hw(cost_BMhw: Tensor, steps_M2: Tensor) -> Tensor:
+    """Displacement of the least cost in steps, finer than a step by a parabola through the costs beside it."""
+    best_Bhw = cost_BMhw.argmin(dim=1)
+    found = []
+    for position_M, apart in zip(steps_M2.unbind(dim=1), (1, 2 * REACH + 1), strict=True):
+        inside_Bhw = position_M[best_Bhw].abs() < REACH
+        before, here, after = (
+            cost_BMhw.gather(1, (best_Bhw + offset).clamp(0, len(steps_M2) - 1).unsqueeze(1)).squeeze(1)
+            for offset in (-apart, 0, apart)
+        )
+        bend = (before + after - 2 * here).clamp(min=1e-6)
+        finer = ((before - after) / (2 * bend)).clamp(-0.5, 0.5) * inside_Bhw
+        found.append(position_M[best_Bhw] + finer)
+    return torch.stack(found, dim=1)

@@ -233,7 +233,8 @@ class Autoencoder3D(nn.Module):
         self, pixels_BCTHW: Tensor, cache: StreamCache | None = None, quantize: Quantize | None = None
     ) -> Tensor:
         """ids_BQthw of pixels as in encode; `quantize` may choose others than the quantizer would."""
-        return (quantize or self.quantizer)(self.encode(pixels_BCTHW, cache).float()).ids_BQthw
+        latents_BDthw = self.encode(pixels_BCTHW, cache).float()
+        return (self.quantizer(latents_BDthw) if quantize is None else quantize(latents_BDthw, 0)).ids_BQthw
 
     def decode(self, latents_BDthw: Tensor, cache: StreamCache | None = None) -> Tensor:
         """Pixels, not clamped, of quantized latents; frame counts as in encode."""

@@ -167,22 +167,26 @@ class Encoder(nn.Module):
         super().__init__()
         width, deep, folded = config.width, config.deep_width, 3 * config.fold**2
         self.fold = nn.PixelUnshuffle(config.fold)
-        self.stem = _conv(3 * config.time_factor * folded + config.memory + 1, width)
+        self.stem = _conv(3 * config.time_factor * folded + config.memory + 2, width)
         self.blocks = _blocks(width, config.encoder_blocks[0])
         self.down = nn.Conv2d(width, deep, 4, stride=DEEPER, padding=1)
         self.deep_blocks = _blocks(deep, config.encoder_blocks[1])
         self.norm = PositionNorm(deep)
         self.out = nn.Conv2d(deep, latent_dim * (1 + PHASES), 1)
         _own_phases(self.out.weight[latent_dim:])
+        self.thrift = nn.Parameter(torch.full((latent_dim, 1, 1), 0.5))
 
-    def forward(self, frames_BTCHW: Tensor, outlook: Outlook, phase: int) -> Tensor:
+    def forward(self, frames_BTCHW: Tensor, outlook: Outlook, phase: int, rate_weight: float) -> Tensor:
         # What is left to say is small where the outlook is good; enlarged, it counts as much as the pictures do.
         news_BTCHW = (frames_BTCHW - outlook.frames_BTCHW) * NEWS_GAIN
-        seen = (_folded(self.fold, frames_BTCHW), _folded(self.fold, news_BTCHW), outlook.known_BChw(self.fold))
+        known_BChw = outlook.known_BChw(self.fold)
+        weight_B1hw = torch.full_like(known_BChw[:, :1], rate_weight)
+        seen = (_folded(self.fold, frames_BTCHW), _folded(self.fold, news_BTCHW), known_BChw, weight_B1hw)
         x_BChw = self.deep_blocks(self.down(self.blocks(self.stem(_join(*seen)))))
         x_BChw = norm_silu(self.norm, x_BChw)
         common, *phases = self.out(x_BChw).chunk(1 + PHASES, dim=1)
-        return common + phases[phase]
+        # Digits near the middle are cheap, and to draw them there is the shortest way to spend less.
+        return (common + phases[phase]).float() * torch.exp(-rate_weight * self.thrift)
 
 
 class Decoder(nn.Module):
@@ -254,33 +258,42 @@ class RecurrentAutoencoder(nn.Module):
         self.encoder = Encoder(config, self.quantizer.latent_dim)
         self.decoder = Decoder(config, self.quantizer.latent_dim)
 
-    def forward(self, pixels_BCTHW: Tensor, warm_frames: int = 0) -> tuple[Tensor, Quantized]:
+    def forward(self, pixels_BCTHW: Tensor, warm_frames: int = 0, rate_weight: float = 0.0) -> tuple[Tensor, Quantized]:
         """Reconstruction and what was quantized.
 
         Args:
             pixels_BCTHW: 1 + time_factor*n frames.
             warm_frames: the first so many, again 1 + time_factor*n, are run through without gradient and left out of
                 the result: what a network learns from must include memories older than memory allows to unroll.
+            rate_weight: 0 to 1, see encode_ids.
+
+        Returns:
+            The loss "rate" is rate_weight times about what a digit costs, in bits.
         """
-        frames, quantized = [], []
+        frames, quantized, rates = [], [], []
         memory = self._blank(pixels_BCTHW)
         if warm_frames:
             with torch.no_grad():
                 cache = StreamCache()
-                self.encode_ids(pixels_BCTHW[:, :, :warm_frames], cache)
+                self.encode_ids(pixels_BCTHW[:, :, :warm_frames], cache, rate_weight=rate_weight)
                 memory = self._recalled(cache) or memory
         for step_BTCHW in self._steps(pixels_BCTHW[:, :, warm_frames:], first=not warm_frames):
-            latents_BD1hw, outlook = self._analyse(step_BTCHW, memory)
+            latents_BD1hw, outlook = self._analyse(step_BTCHW, memory, rate_weight)
+            rates.append(self._bits(latents_BD1hw))
             quantized.append(self.quantizer(latents_BD1hw))
             decoded_BTCHW, memory = self.decoder(quantized[-1].latents_BDthw.squeeze(2), memory, outlook)
             frames.append(decoded_BTCHW if frames or warm_frames else decoded_BTCHW[:, -1:])
         output = rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
-        losses = {name: torch.stack([q.losses[name] for q in quantized]).mean() for name in quantized[0].losses}
+        losses = {"rate": torch.stack(rates).mean() * rate_weight}
         latents = torch.cat([q.latents_BDthw for q in quantized], dim=2)
         return output, Quantized(latents, torch.cat([q.ids_BQthw for q in quantized], dim=2), losses)
 
     def encode_ids(
-        self, pixels_BCTHW: Tensor, cache: StreamCache | None = None, quantize: Quantize | None = None
+        self,
+        pixels_BCTHW: Tensor,
+        cache: StreamCache | None = None,
+        quantize: Quantize | None = None,
+        rate_weight: float = 0.0,
     ) -> Tensor:
         """ids_BQthw; the decoder runs along, because every step looks at what came of the last.
 
@@ -289,6 +302,8 @@ class RecurrentAutoencoder(nn.Module):
                 that has seen frames: time_factor*n).
             cache: carried from chunk to chunk of one stream.
             quantize: chooses the tokens of each step from its latents_BD1hw; by default the quantizer.
+            rate_weight: from 0, tokens of the best picture, to 1, tokens that cost little once they are entropy-coded.
+                The decoder need not know.
 
         Raises:
             ShapeError: sizes that do not fit the factors.
@@ -296,12 +311,10 @@ class RecurrentAutoencoder(nn.Module):
         self._check(pixels_BCTHW, cache)
         memory, ids = self._recalled(cache) or self._blank(pixels_BCTHW), []
         for step_BTCHW in self._steps(pixels_BCTHW, first=not cache):
-            latents_BD1hw, outlook = self._analyse(step_BTCHW, memory)
-            chosen = self.quantizer(latents_BD1hw)
-            if quantize is not None:
-                chosen = (
-                    self._with_motion_of(chosen, quantize(latents_BD1hw)) if memory.steps else quantize(latents_BD1hw)
-                )
+            latents_BD1hw, outlook = self._analyse(step_BTCHW, memory, rate_weight)
+            # What the other digits correct was moved by the motion as it was found: its digit is not free.
+            motion = 1 if memory.steps else 0
+            chosen = self.quantizer(latents_BD1hw) if quantize is None else quantize(latents_BD1hw, motion)
             _, memory = self.decoder(chosen.latents_BDthw.squeeze(2), memory, outlook)
             ids.append(chosen.ids_BQthw)
         self._carry(memory, cache)
@@ -323,7 +336,12 @@ class RecurrentAutoencoder(nn.Module):
         self._carry(memory, cache)
         return rearrange(torch.cat(frames, dim=1), "b t c h w -> b c t h w")
 
-    def _analyse(self, step_BTCHW: Tensor, memory: Memory) -> tuple[Tensor, Outlook]:
+    def _bits(self, latents_BDthw: Tensor) -> Tensor:
+        """About what a digit costs once digits near the middle are cheap; the motion's are not counted."""
+        middle = (self.quantizer.levels[:, 1:] - 1) / 2
+        return torch.log2(1.0 + (self.quantizer.places(latents_BDthw)[:, 1:] - middle).abs()).mean()
+
+    def _analyse(self, step_BTCHW: Tensor, memory: Memory, rate_weight: float) -> tuple[Tensor, Outlook]:
         """Latents_BD1hw of a step, float32, its motion among them, and what was expected given that motion."""
         shifts, digits_Bhw = None, None
         if memory.steps:
@@ -335,15 +353,10 @@ class RecurrentAutoencoder(nn.Module):
                 digits_Bhw = self.motion_digits.pack(found_B2ij, rows, columns)
             shifts = self.motion_digits.unpack(digits_Bhw)
         outlook = look_ahead(memory, shifts, self.config)
-        latents_BDhw = self.encoder(step_BTCHW, outlook, memory.steps % PHASES).float()
+        latents_BDhw = self.encoder(step_BTCHW, outlook, memory.steps % PHASES, rate_weight)
         if digits_Bhw is not None:
             latents_BDhw = torch.cat([self.quantizer.latents_at(digits_Bhw, digit=0), latents_BDhw[:, 1:]], dim=1)
         return latents_BDhw.unsqueeze(2), outlook
-
-    def _with_motion_of(self, plain: Quantized, chosen: Quantized) -> Quantized:
-        """Other tokens may be chosen, but what they correct was moved by the plain ones' motion."""
-        motion, rest = (self.quantizer.digits(q.latents_BDthw[:, :, 0]) for q in (plain, chosen))
-        return self.quantizer.at_digits(torch.cat([motion[:, :1], rest[:, 1:]], dim=1).unsqueeze(2))
 
     def _steps(self, pixels_BCTHW: Tensor, *, first: bool) -> Iterator[Tensor]:
         """frames_BTCHW of every step; the first frame of a stream stands for a whole step."""

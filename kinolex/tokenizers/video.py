@@ -23,6 +23,7 @@ from kinolex.layers.conv3d import StreamCache, channels_last
 from kinolex.tokenizers.base import check_fingerprint
 from kinolex.tokenizers.networks import Network, NetworkConfig
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, Quantize, Quantized
+from kinolex.tokenizers.recurrent import RecurrentAutoencoder
 from kinolex.types import Clip, Extent, Tokens
 
 CAUSAL_BLOCK_LATENTS = 1
@@ -34,9 +35,10 @@ WINDOW_FRAMES = 16
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-ChooseDigits = Callable[[Tensor], Tensor]
-"""places_hwD, float32 -> digits_hwD, int64. Places lie on the axes of the digits of an id, least significant first,
-within [0, levels - 1]; rounding them gives the plain digits."""
+ChooseDigits = Callable[[Tensor, int], Tensor]
+"""(places_hwD, float32; rounded) -> digits_hwD, int64. Places lie on the axes of the digits of an id, least significant
+first, within [0, levels - 1]; rounding them gives the plain digits. The first `rounded` digits are not free: whatever
+comes back, they are rounded."""
 
 
 class VideoTokenizer:
@@ -83,17 +85,22 @@ class VideoTokenizer:
     def pixels_per_token(self) -> tuple[int, int, int]:
         return self.config.time_factor, self.config.space_factor, self.config.space_factor
 
-    def encode(self, clip: Clip, choose: ChooseDigits | None = None) -> Tokens:
+    @property
+    def weighs_rate(self) -> bool:
+        """Whether rate_weight can be chosen when encoding: networks trained to weigh it."""
+        return isinstance(self.model, RecurrentAutoencoder)
+
+    def encode(self, clip: Clip, choose: ChooseDigits | None = None, *, rate_weight: float = 0.0) -> Tokens:
         """Tokens of a clip of any length and size.
 
         Args:
             clip: the right and bottom edges and the last frame are repeated up to whole tokens; sound is ignored.
-            choose: as in encode_stream.
+            choose, rate_weight: as in encode_stream.
 
         Returns:
             Tokens whose extent remembers the clip's own frames, size and rate.
         """
-        pieces = list(self.encode_stream([clip], choose))
+        pieces = list(self.encode_stream([clip], choose, rate_weight=rate_weight))
         ids_Qthw = torch.cat([piece.ids_Qthw for piece in pieces], dim=1)
         return Tokens(ids_Qthw, "video", self.fingerprint, clip.extent)
 
@@ -107,11 +114,15 @@ class VideoTokenizer:
         return Clip(frames_TCHW, tokens.extent.fps)
 
     @torch.inference_mode()
-    def encode_stream(self, clips: Iterable[Clip], choose: ChooseDigits | None = None) -> Iterator[Tokens]:
+    def encode_stream(
+        self, clips: Iterable[Clip], choose: ChooseDigits | None = None, *, rate_weight: float = 0.0
+    ) -> Iterator[Tokens]:
         """Tokens block by block from pieces of one clip, cut anywhere.
 
         Args:
             choose: picks the digits of each latent frame instead of rounding, for encoders that weigh error and rate.
+            rate_weight: from 0, the best picture, to 1, the tokens that take the fewest bits once entropy-coded;
+                decoding is the same. Only where weighs_rate.
 
         Yields:
             Tokens of one block; extent.frames counts the block's real frames. Joined along time they equal encode of
@@ -120,8 +131,12 @@ class VideoTokenizer:
         Raises:
             ShapeError: a piece of another size or rate than the first.
             UsageError: `choose` was given but the quantizer does not round digits (only finite scalar quantization
-                does).
+                does), or a rate_weight for a network that does not weigh rate.
         """
+        if not 0.0 <= rate_weight <= 1.0:
+            raise UsageError(f"rate_weight must be in 0..1, got {rate_weight}")
+        if rate_weight and not self.weighs_rate:
+            raise UsageError(f"a {type(self.model).__name__} does not weigh rate; leave rate_weight at 0")
         quantize = None if choose is None else self._choosing(choose)
         cache = StreamCache()
         first: Clip | None = None
@@ -133,19 +148,20 @@ class VideoTokenizer:
                 raise ShapeError(f"every piece of a stream must look like the first, {first!r}, got {clip!r}")
             waiting_TCHW = torch.cat([waiting_TCHW, clip.frames_TCHW])
             while len(waiting_TCHW) >= (size := self._block_frames(cache)):
-                yield self._encode_block(waiting_TCHW[:size], first, cache, quantize)
+                yield self._encode_block(waiting_TCHW[:size], first, cache, quantize, rate_weight)
                 waiting_TCHW = waiting_TCHW[size:]
         if first is not None and len(waiting_TCHW):
-            yield self._encode_block(waiting_TCHW, first, cache, quantize)
+            yield self._encode_block(waiting_TCHW, first, cache, quantize, rate_weight)
 
     def _choosing(self, choose: ChooseDigits) -> Quantize:
         quantizer = self.model.quantizer
         if not isinstance(quantizer, FiniteScalarQuantizer):
             raise UsageError(f"a {type(quantizer).__name__} has no places between its ids; choose a model with FSQ")
 
-        def quantize(latents_BDthw: Tensor) -> Quantized:
+        def quantize(latents_BDthw: Tensor, rounded: int) -> Quantized:
             places_thwD = rearrange(quantizer.places(latents_BDthw), "1 d t h w -> t h w d").cpu()
-            digits_thwD = torch.stack([choose(places_hwD) for places_hwD in places_thwD])
+            digits_thwD = torch.stack([choose(places_hwD, rounded) for places_hwD in places_thwD])
+            digits_thwD[..., :rounded] = places_thwD[..., :rounded].round().long()
             return quantizer.at_digits(rearrange(digits_thwD, "t h w d -> 1 d t h w").to(self.device))
 
         return quantize
@@ -186,7 +202,9 @@ class VideoTokenizer:
         carried = CAUSAL_BLOCK_LATENTS * self.config.time_factor
         return carried if cache else carried - self.config.time_factor + 1
 
-    def _encode_block(self, frames_TCHW: Tensor, like: Clip, cache: StreamCache, quantize: Quantize | None) -> Tokens:
+    def _encode_block(
+        self, frames_TCHW: Tensor, like: Clip, cache: StreamCache, quantize: Quantize | None, rate_weight: float
+    ) -> Tokens:
         time, space = self.config.time_factor, self.config.space_factor
         frames = len(frames_TCHW)
         lead = 1 if self.config.causal and not cache else 0
@@ -195,7 +213,11 @@ class VideoTokenizer:
         if any(pad):
             pixels_BCTHW = F.pad(pixels_BCTHW, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
         with self._autocast():
-            ids_BQthw = self.model.encode_ids(pixels_BCTHW, cache if self.config.causal else None, quantize)
+            carried = cache if self.config.causal else None
+            if isinstance(self.model, RecurrentAutoencoder):
+                ids_BQthw = self.model.encode_ids(pixels_BCTHW, carried, quantize, rate_weight)
+            else:
+                ids_BQthw = self.model.encode_ids(pixels_BCTHW, carried, quantize)
         return Tokens(ids_BQthw[0].cpu(), "video", self.fingerprint, replace(like.extent, frames=frames))
 
     def _decode_block(self, ids_Qthw: Tensor, extent: Extent, cache: StreamCache, frames_due: int) -> Clip:

@@ -25,6 +25,8 @@ class StageConfig:
     """Frames for which an image is shown, still or panned over."""
     warm_steps: int = 0
     """Recurrent networks run through 0 to this many latent frames, drawn per step, before those they learn from."""
+    thrifty: float = 0.0
+    """Share of the steps in which a recurrent network is asked to save bits, by a weight drawn per step."""
     perceptual_frames: int = 2
     """Random frames per clip that the perceptual network looks at."""
     adversarial: bool = False
@@ -33,6 +35,11 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.warm_steps < 0:
             raise ConfigError(f"stage {self.name} cannot warm up for {self.warm_steps} steps")
+        if not 0.0 <= self.thrifty <= 1.0 or (self.thrifty and not self.warm_steps):
+            raise ConfigError(
+                f"thrifty of stage {self.name} must be in 0..1 and needs warm_steps, got {self.thrifty} and "
+                f"{self.warm_steps} warm steps"
+            )
         if self.steps < 1:
             raise ConfigError(f"stage {self.name} needs at least one step, got {self.steps}")
 
@@ -50,6 +57,8 @@ class LossWeights:
     entropy_start: float = 3.0
     """The entropy term starts this many times stronger and falls linearly over entropy_steps."""
     entropy_steps: int = 2000
+    rate: float = 0.1
+    """Of what digits are estimated to cost, at the largest rate_weight."""
     adversarial: float = 0.1
     r1: float = 10.0
     lecam: float = 0.001

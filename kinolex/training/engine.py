@@ -42,6 +42,8 @@ from kinolex.training.state import Counters, load_state, save_state
 
 SKIPS_BEFORE_ROLLBACK = 3
 MAX_ROLLBACKS = 3
+BEGINNINGS = 0.25
+"""Share of the steps in which a recurrent network begins with a first frame."""
 
 
 class Trainer:
@@ -223,12 +225,16 @@ class Trainer:
     ) -> tuple[Tensor, Tensor, Quantized]:
         """As many frames as without warming up, of a stretch further on in the clip."""
         time = self.config.model.time_factor
-        steps = int(torch.randint(0, stage.warm_steps + 1, (), generator=generator))
+        share, among = torch.rand(2, generator=generator).tolist()
+        # First frames are seen once per clip; a quarter of the steps keeps them as good as they can be.
+        steps = 0 if share < BEGINNINGS else 1 + int(among * stage.warm_steps)
+        thrifty, weight = torch.rand(2, generator=generator).tolist()
+        rate_weight = weight if thrifty < stage.thrifty else 0.0
         warm = 1 + time * (steps - 1) if steps else 0
         total = pixels_BCTHW.shape[2] - time * max(stage.warm_steps - max(steps, 1), 0)
         pixels_BCTHW = pixels_BCTHW[:, :, :total]
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            output_BCTHW, quantized = self.network(pixels_BCTHW, warm)
+            output_BCTHW, quantized = self.network(pixels_BCTHW, warm, rate_weight)
         return pixels_BCTHW[:, :, warm:], output_BCTHW, quantized
 
     def _to_pixels(self, clip_BCTHW: Tensor) -> Tensor:

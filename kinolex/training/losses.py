@@ -63,6 +63,8 @@ def quantizer_terms(losses: dict[str, Tensor], weights: LossWeights, step: int) 
     if "entropy_sample" in losses:
         annealed = 1.0 + (weights.entropy_start - 1.0) * max(0.0, 1.0 - step / weights.entropy_steps)
         terms["entropy"] = weights.entropy * annealed * (losses["entropy_sample"] - losses["entropy_batch"])
+    if "rate" in losses:
+        terms["rate"] = weights.rate * losses["rate"]
     return terms
 
 

@@ -16,11 +16,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from kinolex.tokenizers.networks import Network
 from kinolex.training.config import OptimizerConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Quintic whose iteration drives all singular values towards 1; Jordan et al. 2024."""
+
+ENDS = (
+    *("encoder.stem", "encoder.out", "decoder.stem", "decoder.out", "decoder.motion", "decoder.remember"),
+    *("layers.trunk_0", "layers.context", "layers.logits"),
+)
+"""Layers whose inputs or outputs are data and not features: their directions are not alike, AdamW suits them better."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -62,12 +67,11 @@ def orthogonalise(matrix_OI: Tensor) -> Tensor:
 class Optimizers:
     """The pair, stepped together."""
 
-    def __init__(self, model: Network, config: OptimizerConfig, total_steps: int) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerConfig, total_steps: int) -> None:
         self.config, self.total_steps = config, total_steps
-        ends = ("encoder.stem", "encoder.out", "decoder.stem", "decoder.out", "decoder.motion", "decoder.remember")
         kernels, rest = [], []
         for name, parameter in model.named_parameters():
-            is_kernel = parameter.ndim >= 4 and not name.startswith(ends)
+            is_kernel = parameter.ndim >= 4 and not name.startswith(ENDS)
             (kernels if is_kernel else rest).append(parameter)
         self.muon = Muon(kernels, lr=config.muon_lr, weight_decay=config.weight_decay)
         self.adam = torch.optim.AdamW(rest, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0)

@@ -1,6 +1,6 @@
-"""Train the network of a codec's prior in floating point, quantized as it will be, and export its integers.
+"""The float twin of a codec's prior: trained in floating point, quantized as it will be, exported as integers.
 
-    latent places --random rounding--> digits --> float twin of codec.network, weights and activations rounded --> bits
+    digits --> the layers of codec.network, weights and activations rounded --> bits of every digit
 
 The twin rounds its weights to int8 times a power of two and its activations to 1/32 in every step (gradients pass
 straight through), so what is exported computes what was trained.
@@ -9,17 +9,14 @@ straight through), so what is exported computes what was trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from kinolex.codec.network import EXACT, FRAMES_BACK, GROUPS, ONE, TOP, NetworkConfig
-from kinolex.layers.conv3d import channels_last
 from kinolex.tokenizers.quantizers.base import straight_through
 
 MAX_SHIFT = 14
@@ -144,98 +141,3 @@ def previous_frames(digits_tDhw: Tensor, levels: Sequence[int], dtype: torch.dty
     planes = one_hot_BPhw(digits_tDhw, levels, dtype)
     before = torch.cat([torch.zeros_like(planes[:1])] * FRAMES_BACK + [planes])
     return torch.cat([before[FRAMES_BACK - back :][: len(planes)] for back in range(1, FRAMES_BACK + 1)], dim=1)
-
-
-# --- data ---
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PriorTrainConfig:
-    network: NetworkConfig
-    steps: int = 6000
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    crop: int = 20
-    """Side, in latent positions, of training crops."""
-    video_chunks: int = 6
-    images: int = 24
-    """Per step; images teach the first frame of chunks."""
-    hold: tuple[float, float] = (0.5, 1.1)
-    """In part of the chunks a digit stays as in the frame before while its place is closer than this to it, which is
-    how a rate-controlled encoder chooses; 0.5 is plain rounding."""
-    seed: int = 0
-
-
-def random_digits(places_thwD: np.ndarray, config: PriorTrainConfig, rng: np.random.Generator) -> np.ndarray:
-    """A cropped, mirrored and rounded sample of a chunk: int64 digits [t, D, h, w].
-
-    Args:
-        places_thwD: places on the digits' axes before rounding, in 1/32, uint8.
-    """
-    _, rows, columns, _ = places_thwD.shape
-    top = rng.integers(0, max(rows - config.crop, 0) + 1)
-    left = rng.integers(0, max(columns - config.crop, 0) + 1)
-    places = places_thwD[:, top : top + config.crop, left : left + config.crop].astype(np.float32) / 32.0
-    if rng.random() < 0.5:
-        places = places[:, :, ::-1]
-    hold = rng.uniform(*config.hold) if rng.random() < 0.6 else 0.5
-    digits = np.rint(places)
-    if hold > 0.5:
-        for frame in range(1, len(digits)):
-            stays = np.abs(places[frame] - digits[frame - 1]) < hold
-            digits[frame] = np.where(stays, digits[frame - 1], digits[frame])
-    return rearrange(digits.astype(np.int64), "t h w d -> t d h w")
-
-
-def train_prior(
-    videos: Sequence[np.ndarray],
-    images: Sequence[np.ndarray],
-    config: PriorTrainConfig,
-    *,
-    report: Callable[[int, PriorTwin, float], None],
-) -> PriorTwin:
-    """Train from places (see random_digits) of video chunks and of images; `report` sees step, network, bits per id."""
-    torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    twin = channels_last(PriorTwin(config.network))
-    optimizer = torch.optim.AdamW(
-        twin.parameters(), config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
-    )
-    warmup = max(1, config.steps // 50)
-    weights = np.array([np.prod(places.shape[:3]) for places in videos], dtype=np.float64)
-    weights /= weights.sum()
-    for step in range(config.steps):
-        progress = step / config.steps
-        rate = config.learning_rate * min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * progress) + 0.01)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = [
-            random_digits(videos[index], config, rng)
-            for index in rng.choice(len(videos), config.video_chunks, p=weights)
-        ]
-        batch += [random_digits(images[index], config, rng) for index in rng.integers(0, len(images), config.images)]
-        total, count = torch.zeros(()), 0
-        for digits, previous in by_size(batch, config.network.levels):
-            with torch.autocast("cpu", torch.bfloat16):
-                bits = twin.bits(digits, previous).sum()
-            bits.backward()
-            total, count = total + bits.detach(), count + digits[:, 0].numel()
-        for parameter in twin.parameters():
-            assert parameter.grad is not None
-            parameter.grad /= count
-        torch.nn.utils.clip_grad_norm_(twin.parameters(), 2.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        report(step, twin, float(total) / count)
-    return twin
-
-
-def by_size(batch: Sequence[np.ndarray], levels: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples of equal height and width joined along the frames: (digits_BDhw, previous_BFhw)."""
-    sizes: dict[tuple[int, ...], list[np.ndarray]] = {}
-    for digits in batch:
-        sizes.setdefault(digits.shape[2:], []).append(digits)
-    for samples in sizes.values():
-        tensors = [torch.from_numpy(digits) for digits in samples]
-        previous = torch.cat([previous_frames(digits, levels, torch.bfloat16) for digits in tensors])
-        yield torch.cat(tensors), previous.contiguous(memory_format=torch.channels_last)

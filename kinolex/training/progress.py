@@ -91,7 +91,15 @@ class Progress:
         rate = (done - self.start) / max(1e-9, time.monotonic() - self._began)
         left_s = int((self.total - done) / rate) if rate > 0 else 0
         shown = self.means() if done % self.every == 0 or done == self.total else self._window[-1]
-        names = ("psnr_db", "loss", "perceptual", "code_usage", "perplexity", "discriminator_accuracy")
+        names = (
+            "psnr_db",
+            "bits_per_position",
+            "loss",
+            "perceptual",
+            "code_usage",
+            "perplexity",
+            "discriminator_accuracy",
+        )
         figures = "  ".join(f"{name} {shown[name]:.4g}" for name in names if name in shown)
         return f"step {done}/{self.total}  {rate:.2f} steps/s  eta {left_s // 60}:{left_s % 60:02d}  {figures}"
 

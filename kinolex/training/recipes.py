@@ -1,6 +1,7 @@
 """From a recipe file and a data folder to trained weights.
 
-recipe.py: config() -> TrainConfig      data folder/NAME for every name in config.data -> packs -> Trainer -> weights
+recipe.py: config() -> TrainConfig        data folder/NAME for every name in config.data -> packs -> Trainer -> weights
+                    -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
 
 Under torchrun every process calls the same function; the first builds the packs and writes.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from kinolex import checkpoint, hub
@@ -18,20 +19,22 @@ from kinolex.data.loader import RenderWorld
 from kinolex.data.packs import Pack, build_pack
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
 from kinolex.tokenizers.networks import Network
+from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
+from kinolex.training.prior_run import PriorTrainConfig, PriorTrainer, save_with_prior
 from kinolex.training.processes import joined, rank, wait_for_all
 
 FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
 
 
-def load_recipe(path: str | Path) -> TrainConfig:
-    """The TrainConfig of a recipe file.
+def load_recipe(path: str | Path) -> TrainConfig | PriorTrainConfig:
+    """What a recipe file describes.
 
     Raises:
         MissingFile: no such file.
-        UsageError: the file has no config() that returns a TrainConfig.
+        UsageError: the file has no config() that returns a TrainConfig or a PriorTrainConfig.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,14 +43,17 @@ def load_recipe(path: str | Path) -> TrainConfig:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    make: Callable[[], TrainConfig] | None = getattr(module, "config", None)
+    make: Callable[[], object] | None = getattr(module, "config", None)
     config = make() if make is not None else None
-    if not isinstance(config, TrainConfig):
-        raise UsageError(f"{path} must define config() returning a kinolex.training.config.TrainConfig")
+    if not isinstance(config, TrainConfig | PriorTrainConfig):
+        raise UsageError(
+            f"{path} must define config() returning a kinolex.training.config.TrainConfig, or for the prior of a codec "
+            "a kinolex.training.prior_run.PriorTrainConfig"
+        )
     return config
 
 
-def open_packs(config: TrainConfig, data: Path, cache: Path) -> list[Pack]:
+def open_packs(config: TrainConfig | PriorTrainConfig, data: Path, cache: Path) -> list[Pack]:
     """The recipe's collections as packs, built below `cache` the first time.
 
     Raises:
@@ -91,7 +97,7 @@ def train_from_recipe(
     init: str | Path | None = None,
     render_world: RenderWorld | None = None,
 ) -> Path:
-    """Train, or go on training, what a recipe describes.
+    """Train, or go on training, what a recipe describes: a tokenizer or the prior of one.
 
     Args:
         recipe: a Python file with config().
@@ -100,17 +106,20 @@ def train_from_recipe(
         minutes: stop cleanly after this long; calling again goes on.
         device: of the network.
         cache: where packs are kept; out/packs if None.
-        init: shipped name, checkpoint folder or hub repository to start from; only looked at when out has no run yet.
+        init: shipped name, checkpoint folder or hub repository to start from, only looked at when out has no run yet;
+            of a prior, the tokenizer that it is for.
 
     Returns:
-        The folder of the weights, loadable with kinolex.load.
+        The folder of the weights, loadable with kinolex.load; a prior lies there beside its tokenizer.
 
     Raises:
-        UsageError: minutes that are not positive, or as load_recipe.
+        UsageError: minutes that are not positive, or as load_recipe; a prior for several processes.
     """
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
     config, data, out = load_recipe(recipe), Path(data), Path(out)
+    if isinstance(config, PriorTrainConfig):
+        return _train_prior(config, data, out, minutes, device, cache, init, render_world)
     features = data / FEATURES
     with joined(device) as device:
         cache = Path(cache) if cache is not None else out / "packs"
@@ -136,3 +145,23 @@ def train_from_recipe(
             checkpoint.save(weights, model, card=card)
         wait_for_all()
     return weights
+
+
+def _train_prior(
+    config: PriorTrainConfig,
+    data: Path,
+    out: Path,
+    minutes: float | None,
+    device: str,
+    cache: str | Path | None,
+    init: str | Path | None,
+    render_world: RenderWorld | None,
+) -> Path:
+    if world_size() > 1:
+        raise UsageError("a prior trains in one process; start it without torchrun")
+    config = config if init is None else replace(config, tokenizer=str(init))
+    tokenizer = hub.load(config.tokenizer).to(device)
+    packs = open_packs(config, data, Path(cache) if cache is not None else out / "packs")
+    trainer = PriorTrainer(config, tokenizer, packs, out, render_world=render_world)
+    trainer.run(minutes=minutes)
+    return save_with_prior(trainer, out / "weights")

@@ -65,6 +65,20 @@ def test_search_finds_the_displacement_to_half_a_pixel(right: int, down: int) ->
     assert float(error.mean()) < 0.5
 
 
+def test_where_noise_hides_the_motion_blocks_go_with_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = scene(96, 160)
+    new, old = (wide[..., 16:80, 16 + right : 144 + right] for right in (0, -4))
+    new, old = (view + 0.3 * torch.randn(view.shape, generator=generator) for view in (new, old))
+
+    def mean_error() -> float:
+        return float((search(new, old) - torch.tensor([4, 0]).view(1, 2, 1, 1)).abs().mean())
+
+    together = mean_error()
+    monkeypatch.setattr("kinolex.layers.warp.AGREEMENTS", 0)
+    assert together < 0.7 * mean_error()
+
+
 def test_what_looks_alike_everywhere_is_taken_to_stay() -> None:
     flat = torch.full((1, 3, 32, 32), 0.25)
     assert torch.equal(search(flat, flat), torch.zeros(1, 2, 2, 2))

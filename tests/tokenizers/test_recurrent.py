@@ -99,6 +99,33 @@ def test_warming_up_changes_what_is_learned_from_not_what_is_said(warm_frames: i
 
 
 @torch.no_grad()
+def test_a_rate_weight_draws_digits_to_the_middle_and_the_decoder_need_not_know_it() -> None:
+    model, pixels_BCTHW = build(), random_pixels(17)
+
+    def distance(weight: float) -> float:
+        latents_BDthw = model.quantizer.latents_from_ids(model.encode_ids(pixels_BCTHW, rate_weight=weight))
+        return float(latents_BDthw[:, 1:].abs().mean())
+
+    model.encoder.out.weight *= 8.0  # random networks say little
+    model.encoder.thrift += 2.0
+    assert distance(1.0) < distance(0.4) < distance(0.0)
+
+    output_BCTHW, quantized = model(pixels_BCTHW, rate_weight=0.7)
+    assert torch.equal(quantized.ids_BQthw, model.encode_ids(pixels_BCTHW, rate_weight=0.7))
+    decoded_BCTHW = model.decode(model.quantizer.latents_from_ids(quantized.ids_BQthw))
+    torch.testing.assert_close(decoded_BCTHW, output_BCTHW, atol=1e-4, rtol=0)
+
+
+def test_the_rate_loss_pulls_at_the_latents_only_where_rate_is_weighed() -> None:
+    model, pixels_BCTHW = build(), random_pixels(9)
+    assert float(model(pixels_BCTHW)[1].losses["rate"].detach()) == 0.0
+    rates = [model(pixels_BCTHW, rate_weight=weight)[1].losses["rate"] for weight in (0.5, 1.0)]
+    assert 0.0 < float(rates[0].detach()) < float(rates[1].detach())
+    rates[1].backward()
+    assert model.encoder.thrift.grad is not None and bool((model.encoder.thrift.grad[1:] < 0).all())
+
+
+@torch.no_grad()
 def test_the_first_latent_frame_depends_on_the_first_frame_only_bit_for_bit() -> None:
     model, pixels_BCTHW = build(), random_pixels(9)
     changed_BCTHW = torch.cat([pixels_BCTHW[:, :, :1], -pixels_BCTHW[:, :, 1:]], dim=2)
@@ -116,7 +143,7 @@ def test_later_latents_answer_to_the_tokens_before_them() -> None:
         """Of the third step, when the sign of the first step's latents is this."""
         seen: list[Tensor] = []
 
-        def quantize(latents_BDthw: Tensor) -> Quantized:
+        def quantize(latents_BDthw: Tensor, _rounded: int) -> Quantized:
             seen.append(latents_BDthw)
             return model.quantizer(latents_BDthw if len(seen) > 1 else sign * latents_BDthw)
 
@@ -145,7 +172,7 @@ def test_a_gliding_picture_is_foreseen_once_its_motion_is_read(right: float, dow
     memory = Memory(pixels_BCTHW[:, :, 0], torch.zeros(1, 8, 28, 32), 1)
     step_BTCHW = pixels_BCTHW[:, :, 1:].transpose(1, 2)
 
-    latents_BD1hw, outlook = model._analyse(step_BTCHW, memory)
+    latents_BD1hw, outlook = model._analyse(step_BTCHW, memory, rate_weight=0.0)
 
     inner = (..., slice(40, -40), slice(40, -40))  # away from what comes into view
     for time in range(4):
@@ -239,9 +266,9 @@ def test_a_stream_cut_anywhere_gives_the_ids_and_pixels_of_one_shot(sizes: tuple
 def test_an_encoder_that_weighs_chooses_within_the_loop() -> None:
     tokenizer, clip = VideoTokenizer(build(), "f" * 64), clip_of(9)
     plain = tokenizer.encode(clip)
-    assert torch.equal(tokenizer.encode(clip, lambda places: places.round().long()).ids_Qthw, plain.ids_Qthw)
+    assert torch.equal(tokenizer.encode(clip, lambda places, _rounded: places.round().long()).ids_Qthw, plain.ids_Qthw)
 
-    middle = tokenizer.encode(clip, lambda places: torch.tensor([4, 2, 1]).expand(places.shape).clone())
+    middle = tokenizer.encode(clip, lambda places, _rounded: torch.tensor([4, 2, 1]).expand(places.shape).clone())
     digits_thwD = torch.stack([middle.ids_Qthw[0] % 9, middle.ids_Qthw[0] // 9 % 5, middle.ids_Qthw[0] // 45], dim=-1)
     assert bool((digits_thwD[..., 1:] == torch.tensor([2, 1])).all())
     assert bool((digits_thwD[0, ..., 0] == 4).all())
@@ -253,4 +280,4 @@ def test_only_digits_can_be_chosen() -> None:
     with torch.device("meta"):
         model = Autoencoder3D(magvit.PRESETS["nano"])
     with pytest.raises(UsageError, match="FSQ"):
-        VideoTokenizer(model, "f" * 64).encode(clip_of(1), lambda places: places.long())
+        VideoTokenizer(model, "f" * 64).encode(clip_of(1), lambda places, _rounded: places.long())

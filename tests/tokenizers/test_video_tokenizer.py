@@ -7,10 +7,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from kinolex.errors import ShapeError, TokenError
+from kinolex.errors import ShapeError, TokenError, UsageError
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.base import IdentityTokenizer, Tokenizer
 from kinolex.tokenizers.quantizers import FSQConfig, VQConfig
+from kinolex.tokenizers.recurrent import RecurrentAutoencoder, RecurrentConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Tokens
 
@@ -31,6 +32,22 @@ WINDOWED = replace(CAUSAL, causal=False, quantizer=VQConfig(codebook_size=32, di
 def tokenizer_for(config: AutoencoderConfig, precision: str = "float32") -> VideoTokenizer:
     torch.manual_seed(0)
     return VideoTokenizer(Autoencoder3D(config), "f" * 64, precision=precision)  # type: ignore[arg-type]
+
+
+def weighing_tokenizer() -> VideoTokenizer:
+    torch.manual_seed(0)
+    config = RecurrentConfig(
+        width=8,
+        deep_width=16,
+        memory=8,
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1, 1, 1),
+        shifts=4,
+        quantizer=FSQConfig(levels=(9, 9, 9)),
+    )
+    model = RecurrentAutoencoder(config)
+    torch.nn.init.constant_(model.encoder.thrift, 3.0)
+    return VideoTokenizer(model, "w" * 64, precision="float32")
 
 
 def random_clip(frames: int, height: int, width: int) -> Clip:
@@ -97,6 +114,24 @@ def test_tokens_that_cannot_be_this_tokenizers_are_refused() -> None:
     for message, wrong in strange.items():
         with pytest.raises(TokenError, match=message):
             tokenizer.decode(wrong)
+
+
+def test_a_rate_weight_needs_a_network_that_weighs_rate() -> None:
+    clip, deaf, hearing = random_clip(9, 16, 16), tokenizer_for(CAUSAL), weighing_tokenizer()
+    assert hearing.weighs_rate and not deaf.weighs_rate
+    with pytest.raises(UsageError, match="does not weigh rate"):
+        deaf.encode(clip, rate_weight=0.5)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match=r"0\.\.1"):
+            hearing.encode(clip, rate_weight=wrong)
+
+
+def test_a_stream_with_a_rate_weight_equals_one_shot() -> None:
+    clip, tokenizer = random_clip(11, 16, 16), weighing_tokenizer()
+    pieces = tokenizer.encode_stream(pieces_of(clip, (3, 1, 7)), rate_weight=0.8)
+    ids_Qthw = torch.cat([piece.ids_Qthw for piece in pieces], dim=1)
+    assert torch.equal(ids_Qthw, tokenizer.encode(clip, rate_weight=0.8).ids_Qthw)
+    assert not torch.equal(ids_Qthw, tokenizer.encode(clip).ids_Qthw)
 
 
 def test_the_identity_tokenizer_is_lossless_and_has_the_face_of_a_tokenizer() -> None:

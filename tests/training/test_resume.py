@@ -141,7 +141,7 @@ def test_a_recurrent_network_resumes_to_the_same_bits(tmp_path: Path) -> None:
     stage = StageConfig(
         name="only", steps=4, clip_frames=9, crop=16, batch_video=1, batch_image=1, image_frames=5, perceptual_frames=1
     )
-    stage = replace(stage, clip_frames=5, warm_steps=2)
+    stage = replace(stage, clip_frames=5, warm_steps=2, thrifty=0.5)
     config = tiny_config(model=RECURRENT, stages=(stage,))
     straight = Trainer(config, [pack], tmp_path / "straight")
     straight.run()

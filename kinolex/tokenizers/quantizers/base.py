@@ -25,8 +25,8 @@ class Quantized:
     losses: dict[str, Tensor]  # unweighted float32 scalars; the training config weights them
 
 
-Quantize = Callable[[Tensor], Quantized]
-"""latents_BDthw -> what was made of them."""
+Quantize = Callable[[Tensor, int], Quantized]
+"""(latents_BDthw, rounded) -> what was made of them; the first `rounded` channels must be what the quantizer makes."""
 
 
 class Quantizer(Protocol):
