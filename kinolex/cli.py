@@ -308,7 +308,7 @@ def data() -> None:
 
 @app.command(name="eval")
 def eval_() -> None:
-    """Measure: kinolex eval reconstruction (with --help)."""
+    """Measure: kinolex eval reconstruction | rate-distortion (each with --help)."""
     raise SystemExit(_run(eval_app, ["--help"], "kinolex eval"))
 
 
@@ -453,6 +453,52 @@ def reconstruction(
     _show(means | {"page": str(out / f"{result['name']}.html")}, json)
 
 
+@eval_app.command
+def rate_distortion(
+    data: Path,
+    out: Path = Path("out/eval"),
+    model: str = "video-nano",
+    sets: tuple[str, ...] = ("clips", "sequences", "codec_seq"),
+    image_sets: tuple[str, ...] = ("kodak",),
+    lines: int = 128,
+    qualities: tuple[int, ...] = (0, 20, 40, 65, 80, 95),
+    chunk_frames: int | None = None,
+    veryslow: bool = True,
+    reuse: tuple[Path, ...] = (),
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """.klx files beside x264, x265, SVT-AV1, JPEG, WebP and AVIF: BD-rates, charts, pictures at equal bytes.
+
+    Example: kinolex eval rate-distortion --data DATA --model video-nano --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set.
+        out: gets JSON, pages and charts; call again to go on after an interruption.
+        model: shipped name, folder, or hub repository.
+        sets: of videos; the test split where a set has one, else all of it.
+        image_sets: of pictures, at 256 lines; give it without a value for none.
+        lines: videos are scaled to this short side.
+        qualities: points of the .klx curves, lowest first.
+        chunk_frames: frames coded together; by default the whole clip, as the codecs may.
+        veryslow: measure that preset of x264 and x265 too.
+        reuse: earlier results or row files, whose figures are taken where nothing has changed.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures at matched bytes as JSON.
+    """
+    from kinolex import hub
+    from kinolex.evaluation import KlxEvaluation, codecs, evaluate_klx
+
+    tokenizer, name = _load(model, device), Path(model).name
+    presets = (*codecs.CODECS, *(codecs.VERYSLOW if veryslow else ()))
+    plan = KlxEvaluation(sets, image_sets, lines, qualities=qualities, chunk_frames=chunk_frames, codecs=presets)
+    with _frames_bar("rate-distortion", "points") as bar:
+        prior = hub.load_prior(model, tokenizer)
+        results = evaluate_klx(tokenizer, prior, data, out, plan, name=name, reuse=reuse, on_points=bar)
+    facts = {f"{result['name']} {key}": value["mean"] for result in results for key, value in result["mean"].items()}
+    _show(facts | {"pages": str(out)}, json)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the command `kinolex`."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -520,7 +566,7 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def _frames_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+def _frames_bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -528,7 +574,7 @@ def _frames_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("frames {task.fields[rate]}"),
+        TextColumn(unit + " {task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=Console(stderr=True), transient=False)

@@ -1,6 +1,6 @@
 """Clips and media files <-> .klx: the tokenizer, the codec and the sound put together.
 
-    Clip --chunks--> scale --> tokenizer.encode, digits by DigitChooser --> StreamEncoder --> bytes
+    Clip --chunks--> scale --> tokenizer.encode, cheap tokens asked for --> StreamEncoder --> bytes
     bytes --> StreamDecoder --> tokenizer.decode_stream --> scale --> Clip
 
 Both directions work piece by piece; their delay is one chunk (49 frames unless another length is chosen).
@@ -44,11 +44,11 @@ CHUNK_FRAMES = 49
 """1 + 4 x 12, about two seconds: what a lost chunk costs and what a seek decodes."""
 SCALES = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 32)
 """Sixteenths of full size, from quality 0 to quality 100 in steps of 5."""
-RATE_WEIGHTS = (0.5,) * len(SCALES)
-"""What a tokenizer that weighs rate is asked at these qualities."""
+RATE_WEIGHT = 0.5
+"""What a tokenizer that weighs rate is asked; other weights trade no better than other scales do (notes/LOG.md)."""
 FULL_SIZE_QUALITY = 65
 WEIGHT = 0.15
-"""Squared quantizer steps that a bit is worth; on test clips the best trade at every scale (notes/LOG.md)."""
+"""Squared quantizer steps that a bit is worth where the tokenizer does not weigh rate itself (notes/LOG.md)."""
 GAP_FRAMES = 16
 """Concealed frames that are given out at once."""
 READ_BYTES = 2**16
@@ -78,15 +78,6 @@ class CompressConfig:
             value > 0 for value in (self.bpp, self.kbps, self.chunk_frames, self.sound_kbps) if value is not None
         ):
             raise ConfigError(f"bpp, kbps, chunk_frames and sound_kbps must be positive, got {self}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Coded:
-    """A chunk at one step of SCALES, before it is written."""
-
-    tokens: Tokens
-    step: int
-    bits: float
 
 
 def compress_stream(
@@ -121,12 +112,11 @@ def compress_stream(
         packets = _packets(opus, encoder.next_frame, chunk, is_last)
         budget = _budget_bits(config, chunk, encoder.next_frame + chunk.num_frames)
         if budget is None:
-            coded = _code(chunk, step, tokenizer, prior)
+            tokens = _code(chunk, step, tokenizer, prior)
         else:
             left = budget - 8 * (spent + sum(map(len, packets)) + OVERHEAD_BYTES)
-            coded = _code_within(left, chunk, step, tokenizer, prior)
-            step = coded.step
-        data = encoder.push(coded.tokens, scale=SCALES[coded.step], packets=packets)
+            tokens, step = _code_within(left, chunk, step, tokenizer, prior)
+        data = encoder.push(tokens, scale=SCALES[step], packets=packets)
         spent += len(data)
         yield data
     if encoder is None:
@@ -169,34 +159,38 @@ def _budget_bits(config: CompressConfig, chunk: Clip, frames: int) -> float | No
     return None if config.kbps is None else config.kbps * 1000.0 * float(frames / chunk.fps)
 
 
-def _code(chunk: Clip, step: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
-    """Tokens of a chunk at a step of SCALES, chosen by cost where the quantizer has places between its ids."""
+def _code(chunk: Clip, step: int, tokenizer: VideoTokenizer, prior: Prior) -> Tokens:
+    """Tokens of a chunk at a step of SCALES: cheap ones if the tokenizer or the quantizer can choose."""
     size = scaled(chunk.height, SCALES[step]), scaled(chunk.width, SCALES[step])
     small = replace(chunk, frames_TCHW=resize_frames(chunk.frames_TCHW, *size))
-    rate_weight = RATE_WEIGHTS[step] if tokenizer.weighs_rate else 0.0
-    if isinstance(tokenizer.config.quantizer, FSQConfig) and prior.levels == tokenizer.config.quantizer.levels:
-        choose = DigitChooser(prior, WEIGHT)
-        tokens = tokenizer.encode(small, choose, rate_weight=rate_weight)
-        return _Coded(tokens, step, choose.bits)
-    tokens = tokenizer.encode(small, rate_weight=rate_weight)
-    return _Coded(tokens, step, estimate_bits(to_digits(tokens.ids_Qthw, prior.levels), prior))
+    if tokenizer.weighs_rate:
+        return tokenizer.encode(small, rate_weight=RATE_WEIGHT)
+    return tokenizer.encode(small, DigitChooser(prior, WEIGHT) if _has_places(tokenizer, prior) else None)
 
 
-def _code_within(bits: float, chunk: Clip, step: int, tokenizer: VideoTokenizer, prior: Prior) -> _Coded:
+def _has_places(tokenizer: VideoTokenizer, prior: Prior) -> bool:
+    """Whether ids are rounded digits, and the prior's digits are these."""
+    return isinstance(tokenizer.config.quantizer, FSQConfig) and prior.levels == tokenizer.config.quantizer.levels
+
+
+def _code_within(bits: float, chunk: Clip, step: int, tokenizer: VideoTokenizer, prior: Prior) -> tuple[Tokens, int]:
     """The largest scale that fits, or the smallest there is; tried from a guess by area on, step by step."""
-    coded = {step: _code(chunk, step, tokenizer, prior)}
+    tried: dict[int, tuple[Tokens, float]] = {}
 
-    def at(step: int) -> _Coded:
-        coded[step] = coded.get(step) or _code(chunk, step, tokenizer, prior)
-        return coded[step]
+    def bits_at(step: int) -> float:
+        if step not in tried:
+            tokens = _code(chunk, step, tokenizer, prior)
+            tried[step] = tokens, estimate_bits(to_digits(tokens.ids_Qthw, prior.levels), prior)
+        return tried[step][1]
 
-    guess = SCALES[step] * math.sqrt(max(bits, 0.0) / max(coded[step].bits, 1.0))
+    guess = SCALES[step] * math.sqrt(max(bits, 0.0) / max(bits_at(step), 1.0))
     step = max(0, bisect_right(SCALES, guess) - 1)
-    while step > 0 and at(step).bits > bits:
+    while step > 0 and bits_at(step) > bits:
         step -= 1
-    while step + 1 < len(SCALES) and at(step + 1).bits <= bits:
+    while step + 1 < len(SCALES) and bits_at(step + 1) <= bits:
         step += 1
-    return at(step)
+    bits_at(step)
+    return tried[step][0], step
 
 
 # --- back to pictures ---

@@ -4,19 +4,21 @@
 
 The comparison favours the codecs where it cannot be exact: only packet payloads are counted (no container, and for
 x264 and x265 no parameter sets and no text about the encoder), the whole clip may be one group of pictures with
-look-ahead, and CRF is searched per clip. Tokens are counted plainly, without entropy coding.
+look-ahead, and CRF is searched per clip. Tokens are counted plainly, without entropy coding. The same packets also lie
+in an MP4 file, whose size is what a user would store.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -32,6 +34,9 @@ from kinolex.evaluation.protocol import ReconstructionProtocol, make_result, rea
 from kinolex.metrics import bits_per_pixel
 from kinolex.types import Clip, Extent
 
+T = TypeVar("T")
+
+_MP4_OPTIONS = {"fflags": "+bitexact"}  # without the name of the program that wrote it
 _GLOBAL_HEADER = 0x400000  # AV_CODEC_FLAG_GLOBAL_HEADER: parameter sets go beside the packets
 _RED, _BLUE = 0.2126, 0.0722  # BT.709 luma weights
 _GREEN = 1.0 - _RED - _BLUE
@@ -46,6 +51,8 @@ _YUV_FROM_RGB = (
     / 255
 )
 _YUV_OFFSET = torch.tensor([16.0, 128.0, 128.0]).view(1, 3, 1, 1)
+_FULL_FROM_RGB = _YUV_FROM_RGB * torch.tensor([[255 / 219], [255 / 224], [255 / 224]])
+_FULL_OFFSET = torch.tensor([0.0, 128.0, 128.0]).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +66,17 @@ class CodecConfig:
     crf_range: tuple[float, float]
     crf_step: float
     """Finest step of CRF that changes the file."""
+
+    @property
+    def title(self) -> str:
+        """Name and preset; unique among the codecs below."""
+        return f"{self.name} {self.preset}"
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Every CRF worth trying, lowest quality and fewest bytes first."""
+        low, high = (round(limit / self.crf_step) for limit in self.crf_range)
+        return tuple(step * self.crf_step for step in range(high, low - 1, -1))
 
     def options(self, crf: float) -> dict[str, str]:
         """Encoder options: one thread, so that sizes do not depend on the machine."""
@@ -75,6 +93,13 @@ CODECS = (
     CodecConfig(name="x265", encoder="libx265", decoder="hevc", preset="slow", crf_range=(0, 51), crf_step=0.125),
     CodecConfig(name="svt-av1", encoder="libsvtav1", decoder="libdav1d", preset="4", crf_range=(1, 63), crf_step=0.25),
 )
+VERYSLOW = tuple(replace(codec, preset="veryslow") for codec in CODECS[:2])
+CURVE_CRFS = {
+    "x264": (51.0, 47.0, 43.0, 39.0, 35.0, 31.0, 27.0),
+    "x265": (51.0, 47.0, 43.0, 39.0, 35.0, 31.0, 27.0),
+    "svt-av1": (63.0, 57.0, 51.0, 45.0, 39.0, 33.0, 27.0),
+}
+"""Points of a rate-distortion curve: about 0.01 to 0.3 bits per pixel at 128 lines."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +129,8 @@ class Coded:
     parameters: bytes
     """Parameter sets that the decoder needs and num_bytes does not count."""
     crf: float
+    file: bytes
+    """The same as MP4, parameter sets and all."""
 
     @property
     def num_bytes(self) -> int:
@@ -117,23 +144,46 @@ def encode(clip: Clip, codec: CodecConfig, crf: float) -> Coded:
         UnsupportedMedia: this build of FFmpeg lacks the encoder.
     """
     planes_TYW = to_yuv420(clip.frames_TCHW)
-    context = open_encoder(codec, crf, planes_TYW.shape[1] * 2 // 3, planes_TYW.shape[2], clip.fps)
-    packets = []
-    for index, planes_YW in enumerate(planes_TYW.numpy()):
-        frame = av.VideoFrame.from_ndarray(planes_YW, format="yuv420p")
-        frame.pts, frame.time_base = index, Fraction(1 / clip.fps)
-        packets += [bytes(packet) for packet in context.encode(frame)]
-    packets += [bytes(packet) for packet in context.encode(None)]
-    if codec.encoder == "libx264":
-        packets = [without_messages(packet) for packet in packets]
-    return Coded(tuple(packets), bytes(context.extradata or b""), crf)
+    size = planes_TYW.shape[1] * 2 // 3, planes_TYW.shape[2]
+    encoded, file = [], io.BytesIO()
+    with av.open(file, "w", format="mp4", options=_MP4_OPTIONS) as container:
+        stream = _add_stream(container, codec.encoder, clip.fps)
+        context = open_encoder(codec, crf, *size, clip.fps, stream.codec_context)
+        for index, planes_YW in enumerate(planes_TYW.numpy()):
+            frame = av.VideoFrame.from_ndarray(planes_YW, format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1 / clip.fps)
+            encoded += context.encode(frame)
+        encoded += context.encode(None)
+        parameters, packets = bytes(context.extradata or b""), []
+        for packet in encoded:
+            packets.append(without_messages(bytes(packet)) if codec.encoder == "libx264" else bytes(packet))
+            container.mux(_like(packet, packets[-1], stream))
+    return Coded(tuple(packets), parameters, crf, file.getvalue())
 
 
-def open_encoder(codec: CodecConfig, crf: float, height: int, width: int, fps: Fraction) -> Any:
-    """A PyAV encoder ready for yuv420p frames. Raises UnsupportedMedia if this build lacks it."""
+def _add_stream(container: Any, encoder: str, fps: Fraction) -> Any:
+    try:
+        return container.add_stream(encoder, rate=fps)
+    except ValueError as error:
+        raise UnsupportedMedia(f"this FFmpeg has no encoder {encoder}; install av from the registry") from error
+
+
+def _like(packet: Any, data: bytes, stream: Any) -> Any:
+    """A packet of other bytes at the same place in time, for a container."""
+    copy: Any = av.Packet(data)
+    copy.pts, copy.dts, copy.time_base, copy.duration = packet.pts, packet.dts, packet.time_base, 1
+    copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+    return copy
+
+
+def open_encoder(codec: CodecConfig, crf: float, height: int, width: int, fps: Fraction, context: Any = None) -> Any:
+    """A PyAV encoder ready for yuv420p frames, that of a container's stream or a new one.
+
+    Raises UnsupportedMedia if this build lacks it.
+    """
     os.environ.setdefault("SVT_LOG", "1")  # the encoder writes its settings to stderr at every start otherwise
     try:
-        context: Any = av.CodecContext.create(codec.encoder, "w")
+        context = context or av.CodecContext.create(codec.encoder, "w")
     except ValueError as error:
         raise UnsupportedMedia(f"this FFmpeg has no encoder {codec.encoder}; install av from the registry") from error
     context.height, context.width, context.pix_fmt = height, width, "yuv420p"
@@ -177,30 +227,34 @@ def kept_scheduling() -> Iterator[None]:
                     os.sched_setscheduler(int(task.name), policy, parameters)
 
 
-def to_yuv420(frames_TCHW: Tensor) -> Tensor:
-    """uint8 RGB -> uint8 planes_TYW: luma rows, then the two chroma planes at half size, in BT.709 limited range.
+def to_yuv420(frames_TCHW: Tensor, *, full_range: bool = False) -> Tensor:
+    """uint8 RGB -> uint8 planes_TYW: luma rows, then the two chroma planes at half size, in BT.709.
+
+    Limited range, as video has it, or full range, as JPEG has it.
 
     In float and with averaged chroma, because the fast conversion of FFmpeg alone costs up to 5 dB at high quality.
     """
     odd = (0, frames_TCHW.shape[3] % 2, 0, frames_TCHW.shape[2] % 2)
     frames_TCHW = F.pad(frames_TCHW.float(), odd, mode="replicate")
-    yuv_TCHW = torch.einsum("yc,tchw->tyhw", _YUV_FROM_RGB, frames_TCHW) + _YUV_OFFSET
+    matrix, offset = (_FULL_FROM_RGB, _FULL_OFFSET) if full_range else (_YUV_FROM_RGB, _YUV_OFFSET)
+    yuv_TCHW = torch.einsum("yc,tchw->tyhw", matrix, frames_TCHW) + offset
     chroma_TCHW = F.avg_pool2d(yuv_TCHW[:, 1:], 2)
-    width = yuv_TCHW.shape[3]
-    planes = [yuv_TCHW[:, 0], *(rearrange(chroma_TCHW[:, c], "t h w -> t (h w)") for c in (0, 1))]
-    planes = [plane if plane.ndim == 3 else rearrange(plane, "t (y w) -> t y w", w=width) for plane in planes]
-    return torch.cat(planes, dim=1).round().clamp(0, 255).byte()
+    # Flat first: the rows of a chroma plane of odd height do not fill whole rows of luma.
+    planes = [rearrange(x_TCHW, "t c h w -> t (c h w)") for x_TCHW in (yuv_TCHW[:, :1], chroma_TCHW)]
+    planes_TYW = rearrange(torch.cat(planes, dim=1), "t (y w) -> t y w", w=yuv_TCHW.shape[3])
+    return planes_TYW.round().clamp(0, 255).byte()
 
 
-def from_yuv420(planes_TYW: Tensor) -> Tensor:
+def from_yuv420(planes_TYW: Tensor, *, full_range: bool = False) -> Tensor:
     """Inverse of to_yuv420 up to what half-size chroma loses; chroma grows by bicubic interpolation."""
     height, width = planes_TYW.shape[1] * 2 // 3, planes_TYW.shape[2]
     luma_T1HW, chroma_TYW = planes_TYW[:, :height].unsqueeze(1).float(), planes_TYW[:, height:].float()
     chroma_TCHW = rearrange(chroma_TYW, "t y w -> t (y w)")
     chroma_TCHW = rearrange(chroma_TCHW, "t (c h w) -> t c h w", c=2, w=width // 2)
     chroma_TCHW = F.interpolate(chroma_TCHW, scale_factor=2.0, mode="bicubic", align_corners=False)
-    yuv_TCHW = torch.cat([luma_T1HW, chroma_TCHW], dim=1) - _YUV_OFFSET
-    return torch.einsum("cy,tyhw->tchw", torch.linalg.inv(_YUV_FROM_RGB), yuv_TCHW).round().clamp(0, 255).byte()
+    matrix, offset = (_FULL_FROM_RGB, _FULL_OFFSET) if full_range else (_YUV_FROM_RGB, _YUV_OFFSET)
+    yuv_TCHW = torch.cat([luma_T1HW, chroma_TCHW], dim=1) - offset
+    return torch.einsum("cy,tyhw->tchw", torch.linalg.inv(matrix), yuv_TCHW).round().clamp(0, 255).byte()
 
 
 def encode_to_size(clip: Clip, codec: CodecConfig, max_bytes: int) -> Coded:
@@ -209,15 +263,27 @@ def encode_to_size(clip: Clip, codec: CodecConfig, max_bytes: int) -> Coded:
     Returns:
         If even the lowest quality is larger, that one; compare num_bytes with max_bytes.
     """
-    low, high = (round(limit / codec.crf_step) for limit in codec.crf_range)  # bytes fall as CRF rises
-    best = encode(clip, codec, high * codec.crf_step)
+    _, best = finest_within(lambda crf: encode(clip, codec, crf), codec.grid, max_bytes, lambda coded: coded.num_bytes)
+    return best
+
+
+def finest_within(
+    encode_at: Callable[[float], T], levels: Sequence[float], max_bytes: int, size_of: Callable[[T], int]
+) -> tuple[float, T]:
+    """The last of the levels, sorted by growing bytes, whose result takes at most max_bytes; found by bisection.
+
+    Returns:
+        (level, result). If even the first is larger, that one; compare its size with max_bytes.
+    """
+    low, high = 0, len(levels) - 1
+    best = levels[0], encode_at(levels[0])
     while low < high:
-        middle = (low + high) // 2
-        tried = encode(clip, codec, middle * codec.crf_step)
-        if tried.num_bytes <= max_bytes:
-            best, high = tried, middle
+        middle = (low + high + 1) // 2
+        tried = encode_at(levels[middle])
+        if size_of(tried) <= max_bytes:
+            best, low = (levels[middle], tried), middle
         else:
-            low = middle + 1
+            high = middle - 1
     return best
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kinolex.errors import ShapeError
+from kinolex.errors import ShapeError, UsageError
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fbfaf8;--ink:#1c1b19;--soft:#6d6a64;--line:#e3dfd8;--card:#fff;--accent:#a84a28;
@@ -58,6 +59,12 @@ font-size:.82rem}
 """
 
 _CHART_WIDTH, _CHART_HEIGHT, _CHART_MARGIN = 720, 180, 40
+_LINES_HEIGHT, _LINES_LEFT, _LINES_RIGHT, _LINES_BOTTOM, _LINES_TOP = 360, 56, 540, 312, 12
+_COLOURS = ("#c2552d", "#3d7ea6", "#5b9a5b", "#8e6bb0", "#b08a1e", "#3a968c", "#b5648f", "#808080")
+_DASHES = ("", "7 3", "2 3")
+
+Curves = Sequence[tuple[str, Sequence[tuple[float, float]]]]
+"""(name, its points from left to right) of every line of a chart."""
 
 
 class Html(str):
@@ -146,6 +153,101 @@ def bars(values: Sequence[float], *, caption: str = "", x_label: str = "", top: 
         f'<text x="{left - 6}" y="{bottom}" text-anchor="end">0</text>'
         f'<text x="{left}" y="{_CHART_HEIGHT - 8}">{html.escape(x_label)}</text></svg></figure>'
     )
+
+
+def lines(curves: Curves, *, caption: str = "", x_label: str = "", y_label: str = "") -> Html:
+    """A chart of curves over a logarithmic x axis as inline SVG; the first curve is drawn thickest.
+
+    Args:
+        curves: x above 0; hovering a point shows its values. A curve without points appears in the legend alone.
+
+    Raises:
+        UsageError: no curve has a point, or an x is not above 0.
+    """
+    return Html(
+        f"<figure><figcaption>{_escaped(caption)}</figcaption>"
+        f"{lines_svg(curves, title=caption, x_label=x_label, y_label=y_label)}</figure>"
+    )
+
+
+def lines_svg(curves: Curves, *, title: str = "", x_label: str = "", y_label: str = "") -> Html:
+    """The drawing of lines() alone; svg_file makes a file of it. Arguments and errors as there."""
+    points = [point for _, curve in curves for point in curve]
+    if not points or min(x for x, _ in points) <= 0:
+        raise UsageError("a chart of curves needs at least one point, and every x above 0 for its logarithmic axis")
+    x_low, x_high = _widened(*(math.log10(limit([x for x, _ in points])) for limit in (min, max)))
+    y_low, y_high = _widened(*(limit([y for _, y in points]) for limit in (min, max)))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        right = (math.log10(x) - x_low) / (x_high - x_low)
+        up = (y - y_low) / (y_high - y_low)
+        return (
+            _LINES_LEFT + right * (_LINES_RIGHT - _LINES_LEFT),
+            _LINES_BOTTOM - up * (_LINES_BOTTOM - _LINES_TOP),
+        )
+
+    drawn = []
+    for tick in _log_ticks(x_low, x_high):
+        x, _ = place(tick, y_low)
+        drawn.append(f'<line x1="{x:.1f}" y1="{_LINES_TOP}" x2="{x:.1f}" y2="{_LINES_BOTTOM}" stroke="#ddd8d0"/>')
+        drawn.append(f'<text x="{x:.1f}" y="{_LINES_BOTTOM + 16}" text-anchor="middle">{tick:g}</text>')
+    for tick in _ticks(y_low, y_high):
+        _, y = place(10**x_low, tick)
+        drawn.append(f'<line x1="{_LINES_LEFT}" y1="{y:.1f}" x2="{_LINES_RIGHT}" y2="{y:.1f}" stroke="#ddd8d0"/>')
+        drawn.append(f'<text x="{_LINES_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for number, (name, curve) in enumerate(curves):
+        drawn.append(_drawn_curve(number, name, [(*place(x, y), x, y) for x, y in curve]))
+    middle = (_LINES_LEFT + _LINES_RIGHT) / 2
+    drawn.append(f'<text x="{middle}" y="{_LINES_HEIGHT - 8}" text-anchor="middle">{html.escape(x_label)}</text>')
+    drawn.append(
+        f'<text x="14" y="{_LINES_BOTTOM / 2}" text-anchor="middle" '
+        f'transform="rotate(-90 14 {_LINES_BOTTOM / 2})">{html.escape(y_label)}</text>'
+    )
+    return Html(
+        f'<svg viewBox="0 0 {_CHART_WIDTH} {_LINES_HEIGHT}" role="img" aria-label="{html.escape(title)}" '
+        f'font-family="sans-serif" font-size="11" fill="#6d6a64">{"".join(drawn)}</svg>'
+    )
+
+
+def svg_file(drawing: Html) -> str:
+    """The text of an .svg file with a drawing of lines_svg."""
+    return drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+
+
+def _drawn_curve(number: int, name: str, points: Sequence[tuple[float, float, float, float]]) -> str:
+    """One line with its points and its row of the legend; points are (x, y) on paper and their two values."""
+    colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number % len(_DASHES)]
+    style = f'fill="none" stroke="{colour}" stroke-width="{1.5 if number else 3}" stroke-dasharray="{dash}"'
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in points)
+    dots = "".join(
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2.5 if number else 3.5}" fill="{colour}"><title>{html.escape(name)}: '
+        f"{format_number(x_value)}, {format_number(y_value)}</title></circle>"
+        for x, y, x_value, y_value in points
+    )
+    row, left = _LINES_TOP + 10 + 18 * number, _LINES_RIGHT + 14
+    legend = f'<polyline points="{left},{row} {left + 24},{row}" {style}/>'
+    text = f'<text x="{left + 30}" y="{row + 4}">{html.escape(name)}</text>'
+    return f'<polyline points="{path}" {style}/>{dots}{legend}{text}'
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """A range with a little room on both sides, and never empty."""
+    room = 0.04 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to ten round values inside a range."""
+    step = 10 ** math.floor(math.log10((high - low) / 4))
+    step *= next(factor for factor in (5, 2, 1) if factor * step <= (high - low) / 4)
+    return [round(k * step, 12) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten inside a range of logarithms."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
 def image_data_uri(frame_HWC: Tensor | NDArray[np.uint8]) -> str:

@@ -1,4 +1,4 @@
-"""The README's tables, from results/*.json and benchmarks/peers.json: python -m kinolex.evaluation.readme_table
+"""The README's tables, from results/*.json and benchmarks/*.json: python -m kinolex.evaluation.readme_table
 
 Only results of one protocol stand in one table.
 """
@@ -6,6 +6,7 @@ Only results of one protocol stand in one table.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ PEER_COLUMNS = {
     "decode_fps": "decode, frames/s",
     "peak_mib": "peak memory in training, MiB",
 }
+COUNTED = {"raw": "tokens or packets alone", "file": "whole files"}
 
 
 def results_table(folder: Path) -> str:
@@ -74,6 +76,22 @@ def peers_table(path: Path) -> str:
     return "\n".join([*lines, "", f"{record['protocol']['training']}; {record['hardware']}."])
 
 
+def files_table(path: Path) -> str:
+    """Markdown of .klx files beside the best classical codec at matched bytes, means over the clips that fit."""
+    result = read_result(path)
+    heads = ("at most, bits/pixel", "clips", "squeezenet_distance", "of the best codec", "PSNR, dB", "of that codec")
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for limit in result["matched"].values():
+        clips = [clip for clip in limit["by_clip"].values() if clip["distance_ratio"] is not None]
+        keys = ("distance", "distance_of_best", "psnr_db", "psnr_db_of_best")
+        means = [statistics.fmean(clip[key] for clip in clips) for key in keys] if clips else []
+        cells = [f"{mean:.2f}" if mean >= 2 else f"{mean:.3f}" for mean in means]
+        lines.append(f"| {limit['limit_bpp']:g}, {COUNTED[limit['counting']]} | {len(clips)} | {' | '.join(cells)} |")
+    sets, frames = " and ".join(result["protocol"]["sets"]), result["protocol"]["max_frames"]
+    rivals = ", ".join(result["measured"]["rivals"])
+    return "\n".join([*lines, "", f"{result['n']} clips of {sets}, first {frames} frames, 128 lines; {rivals}."])
+
+
 def with_table(readme: str, name: str, table: str) -> str:
     """The README's text with the table between the two marks of that name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -83,6 +101,7 @@ def with_table(readme: str, name: str, table: str) -> str:
 
 def with_tables(readme: str, root: Path) -> str:
     readme = with_table(readme, "results", results_table(root / "results"))
+    readme = with_table(readme, "files", files_table(root / "results" / "rate_distortion_video-nano.json"))
     return with_table(readme, "peers", peers_table(root / "benchmarks" / "peers.json"))
 
 
