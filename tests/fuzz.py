@@ -1,5 +1,8 @@
 """Broken files at random: python -m tests.fuzz --minutes 2 [--seed N]
 
+With --klx-files 10000000 so many .klx files in memory instead, and a report in --json FILE; it may be stopped and gone
+on with.
+
 Media, tokens, .klx files, checkpoints, priors, tables and packs are damaged (bytes flipped, cut, doubled, zeroed,
 numbers replaced) and read again. Anything but success or a KinolexError is a finding: the file is kept in out/fuzz and
 the exit code is 1. So is a result file left behind by a refused call, and memory beyond 8 GB. Most .klx files are
@@ -8,6 +11,8 @@ damaged and read in memory, see tests/fuzz_klx.py.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import random
 import re
@@ -44,6 +49,8 @@ from tests.codec.codec_examples import GOLDEN
 
 MEMORY_BYTES = 8 * 2**30
 KEPT = Path("out/fuzz")
+KLX_PARSES, KLX_DECODES = 300, 3
+"""For every file of another kind."""
 NUMBERS = (b"0", b"-1", b"65536", b"99999999999999999999", b"1e400", b"null", b'"x"', b"[]", b"0.5")
 
 
@@ -51,6 +58,12 @@ NUMBERS = (b"0", b"-1", b"65536", b"99999999999999999999", b"1e400", b"null", b'
 class Arguments:
     minutes: float = 2.0
     seed: int = 0
+    klx_files: int = 0
+    """Above 0: only .klx files, until so many went through the parser and a hundredth through the decoder."""
+    json: Path = Path("benchmarks/damage.json")
+    """Report of a run with klx_files; one that is there is gone on with."""
+    workers: int = 1
+    """Processes of such a run."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +195,20 @@ def keep(name: str, data: bytes, number: int) -> None:
     traceback.print_exc()
 
 
+def keep_klx(data: bytes, reason: str) -> None:
+    """Store a .klx file that was a finding, under its own hash."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    file = KEPT / f"{hashlib.sha256(data).hexdigest()[:16]}.klx"
+    file.write_bytes(data)
+    print(f"finding {file}: {reason}", file=sys.stderr)
+
+
 def main(arguments: Arguments) -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    if arguments.klx_files:
+        found = fuzz_klx.long_run(arguments.klx_files, arguments.seed, arguments.json, arguments.workers, keep_klx)
+        return int(found > 0)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     dice, findings = random.Random(arguments.seed), 0
     outcomes: Counter[str] = Counter()
@@ -197,13 +221,14 @@ def main(arguments: Arguments) -> int:
             shutil.copytree(target.file.parent, place)
             target.use(place / target.file.name)  # what is refused undamaged would find nothing
         until = time.monotonic() + 60 * arguments.minutes
-        good_klx = fuzz_klx.good_files()
-        while time.monotonic() < until:
-            try:
-                fuzz_klx.turn(dice.choice(good_klx), damage, dice, outcomes)
-            except fuzz_klx.Finding as finding:
-                findings += 1
-                keep(f"{arguments.seed}-{findings}-bytes.klx", finding.data, findings)
+        for turn in itertools.count():
+            if time.monotonic() > until:
+                break
+            batch = fuzz_klx.run_batch(turn, arguments.seed, parses=KLX_PARSES, decodes=KLX_DECODES)
+            outcomes += batch.outcomes
+            findings += len(batch.findings)
+            for data, reason in batch.findings:
+                keep_klx(data, reason)
             target = dice.choice(all_targets)
             place = Path(temporary) / "bad"
             shutil.rmtree(place, ignore_errors=True)
@@ -218,13 +243,14 @@ def main(arguments: Arguments) -> int:
                 outcomes[f"{file.name} refused"] += 1
             except Exception:
                 findings += 1
+                outcomes[f"{file.name} FINDING"] += 1
                 keep(f"{arguments.seed}-{findings}-{file.name}", kept, findings)
             if sys.stderr.isatty():
                 done, left = sum(outcomes.values()), max(0, round(until - time.monotonic()))
                 print(f"\r{done} files, {findings} findings, {left} s left ", end="", file=sys.stderr)
     for name, count in sorted(outcomes.items()):
         print(f"{count:7} {name}")
-    print(f"{sum(outcomes.values()) + findings} files, {findings} findings")
+    print(f"{sum(outcomes.values())} files, {findings} findings")
     return int(findings > 0)
 
 

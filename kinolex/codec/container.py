@@ -8,6 +8,9 @@ Written front to back without seeking, read the same way as bytes arrive. docs/b
 from __future__ import annotations
 
 import os
+import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +18,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
+from kinolex.codec.checksum import SpanSums
 from kinolex.errors import DamagedStream, StreamError, TruncatedStream, UsageError
 
 MAGIC = b"\x89KLX\r\n\x1a\n"
@@ -36,6 +40,12 @@ MOST_PACKETS, MOST_PACKET_BYTES = 2**20, 2**16
 OPUS_MAGIC, OPUS_HEAD_BYTES = b"OpusHead", 19
 
 _CONTINUED, _GEOMETRY, _SOUND = 1, 2, 4
+_SYNC = re.compile(rb"\xc5[CE]")
+"""Of a chunk or the end."""
+MOST_NUMBER = 2**48
+MOST_HEADER_BYTES = 2**12
+_FIELD_BYTES = 64
+"""More than all fields of a chunk or an end together, but for payload and index."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +53,21 @@ class Limits:
     """What a reader accepts; a file that asks for more is refused before memory is given to it."""
 
     frame_pixels: int = 2**26
-    """Rows times columns of a frame."""
+    """Rows times columns of a frame, at its stated and at its coded size."""
     chunk_bytes: int = 2**26
+    """Of a payload."""
+    chunks: int = 2**20
+    """Of a file: what is kept for its index is 80 bytes for each."""
     chunk_tokens: int = 2**22
     """Ids of a chunk's token grid."""
     gap_frames: int = 2**18
     """Consecutive frames that are concealed where damage is tolerated."""
     gap_seconds: int = 3600
+
+    @property
+    def piece_bytes(self) -> int:
+        """Of a header, a chunk or an end: more is never held back to wait for its checksum."""
+        return max(MOST_HEADER_BYTES, self.chunk_bytes, 10 * self.chunks) + _FIELD_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,8 +226,8 @@ def _fingerprint_bytes(fingerprint: str) -> bytes:
 
 def _varint(value: int) -> bytes:
     """Seven bits per byte, least significant first; the top bit says that more follow."""
-    if value < 0:
-        raise UsageError(f"a .klx file holds no negative numbers, got {value}")
+    if not 0 <= value <= MOST_NUMBER:
+        raise UsageError(f"a .klx file holds numbers from 0 to {MOST_NUMBER}, got {value}")
     data = bytearray()
     while value >= 128:
         data.append(value & 127 | 128)
@@ -230,33 +248,72 @@ class _Incomplete(Exception):
 
 
 class _Cursor:
-    """Reads fields from the front of a buffer."""
+    """Reads fields from the front of a buffer, or of a part of it."""
 
-    def __init__(self, data: bytes | bytearray | memoryview, position: int = 0) -> None:
+    def __init__(self, data: bytes | bytearray, position: int = 0, end: int | None = None) -> None:
         self.data, self.position = data, position
+        self.end = len(data) if end is None else end
+
+    def skip(self, count: int) -> None:
+        if self.position + count > self.end:
+            raise _Incomplete
+        self.position += count
 
     def take(self, count: int) -> bytes:
-        end = self.position + count
-        if end > len(self.data):
-            raise _Incomplete
-        piece = bytes(self.data[self.position : end])
-        self.position = end
-        return piece
+        self.skip(count)
+        return bytes(memoryview(self.data)[self.position - count : self.position])
 
-    def varint(self, limit: int = 2**48) -> int:
-        value = 0
+    def varint(self, limit: int = MOST_NUMBER) -> int:
+        value, position = 0, self.position
         for shift in range(0, 56, 7):
-            byte = self.take(1)[0]
+            if position >= self.end:
+                raise _Incomplete
+            byte = self.data[position]
+            position += 1
             value |= (byte & 127) << shift
             if byte < 128:
                 if (byte == 0 and shift) or value > limit:
                     raise DamagedStream(f"a number of {value} stands where at most {limit} can be; the file is damaged")
+                self.position = position
                 return value
         raise DamagedStream("a number has more than 56 bits; the file is damaged")
 
     def geometry(self) -> Geometry:
         frames, latents, rows, columns, scale = (self.varint(2**32) for _ in range(5))
         return Geometry(frames=frames, latents=latents, rows=rows, columns=columns, scale=scale)
+
+
+class _IndexNumbers:
+    """Where the numbers of an index end, each looked at once, in however many bytes they come and false ends overlap.
+
+    A number ends with its first byte below 128, wherever it begins. So numbers of overlapping ends have the same ends.
+    """
+
+    def __init__(self) -> None:
+        self._stops = array("Q", [0])
+        """Where consecutive numbers end in the stream, after where the first one begins."""
+        self._error: DamagedStream | None = None
+        """What is wrong with the number after them."""
+
+    def skip(self, cursor: _Cursor, origin: int, count: int) -> None:
+        """Move a cursor, whose data begin at `origin` of the stream and never before, over that many numbers."""
+        start = origin + cursor.position
+        if not self._stops[0] <= start <= self._stops[-1]:
+            self._stops, self._error = array("Q", [start]), None
+        passed = bisect_left(self._stops, start)
+        if passed > len(self._stops) // 2:
+            del self._stops[:passed]
+            passed = 0
+        ahead = _Cursor(cursor.data, self._stops[-1] - origin)
+        while len(self._stops) <= passed + count and self._error is None:
+            try:
+                ahead.varint(2**32)
+                self._stops.append(origin + ahead.position)
+            except DamagedStream as error:
+                self._error = error
+        if len(self._stops) <= passed + count:
+            raise DamagedStream(str(self._error))
+        cursor.position = self._stops[passed + count] - origin
 
 
 @dataclass
@@ -285,6 +342,12 @@ class Parser:
     frames: list[int] = field(default_factory=list)
     """Of the chunks so far."""
     _buffer: bytearray = field(default_factory=bytearray)
+    _searching: bool = False
+    """For the next sync, after damage."""
+    _checked: int = 0
+    """Bytes at the front of the buffer whose checksum fits."""
+    _sums: SpanSums = field(default_factory=SpanSums)
+    _numbers: _IndexNumbers = field(default_factory=_IndexNumbers)
 
     def feed(self, data: bytes) -> Iterator[Item | Damage]:
         """Items that these bytes complete."""
@@ -310,7 +373,13 @@ class Parser:
         if self.end is not None:
             if self._buffer and not self.tolerate:
                 raise DamagedStream(f"{len(self._buffer)} foreign bytes follow the end of the .klx file")
+            self._buffer.clear()
             return None
+        if self._searching:
+            self._find_sync()
+        if self._searching:
+            return None
+        self._checked = 0
         try:
             item, size = self._parse()
         except _Incomplete:
@@ -320,22 +389,25 @@ class Parser:
             if not self._recoverable():
                 raise
             return self._skip(str(error))
-        del self._buffer[:size]
-        self.position += size
-        if isinstance(item, Header):
+        if isinstance(item, End):
+            self._take_end(item)
+        elif isinstance(item, Header):
             self.header = item
-        elif isinstance(item, End):
-            self.end = item
-            same = (list(item.lengths), list(item.frames)) == (self.lengths, self.frames)
-            if not ((same and self.lengths) or self.tolerate):
-                raise DamagedStream(
-                    f"the index names {len(item.lengths)} chunks of {sum(item.lengths)} bytes and {sum(item.frames)} "
-                    f"frames, but {len(self.lengths)} of {sum(self.lengths)} and {sum(self.frames)} were read"
-                )
         else:
+            _within(self.limits.chunks, len(self.lengths) + 1, "chunks")
             self.lengths.append(size)
             self.frames.append(item.geometry.frames)
+        self._drop(size)
         return item
+
+    def _take_end(self, end: End) -> None:
+        same = (list(end.lengths), list(end.frames)) == (self.lengths, self.frames)
+        if not ((same and self.lengths) or self.tolerate):
+            raise DamagedStream(
+                f"the index names {len(end.lengths)} chunks of {sum(end.lengths)} bytes and {sum(end.frames)} "
+                f"frames, but {len(self.lengths)} of {sum(self.lengths)} and {sum(self.frames)} were read"
+            )
+        self.end = end
 
     def _parse(self) -> tuple[Item, int]:
         if self.header is None:
@@ -345,7 +417,7 @@ class Parser:
         if sync == CHUNK_SYNC:
             return self._parse_chunk(cursor, self.header)
         if sync == END_SYNC:
-            return _parse_end(cursor)
+            return self._parse_end(cursor)
         raise DamagedStream(f"after {len(self.lengths)} chunks neither a chunk nor the end begins; the file is damaged")
 
     def _parse_header(self) -> tuple[Header, int]:
@@ -356,9 +428,9 @@ class Parser:
         if version != VERSION:
             raise StreamError(f"this .klx file is of version {version}; this program reads version {VERSION}")
         cursor.position = len(MAGIC) + 1
-        length = cursor.varint(2**12)
+        length = cursor.varint(MOST_HEADER_BYTES)
         body = _Cursor(cursor.take(length))
-        _check(cursor, "header")
+        self._check(cursor, "header")
         try:
             return self._header_fields(body), cursor.position
         except (_Incomplete, UnicodeDecodeError, ZeroDivisionError) as error:
@@ -377,11 +449,7 @@ class Parser:
             raise StreamError(f"this .klx file uses colour space {colour}; this program knows {COLOUR_SRGB} (sRGB)")
         if min(height, width, numerator, denominator, num_levels) < 1 or vocab_size < 2 or num_levels > 64:
             raise DamagedStream("the .klx header states an empty picture, rate or vocabulary; the file is damaged")
-        if height * width > self.limits.frame_pixels:
-            raise StreamError(
-                f"the .klx file states frames of {width}x{height}, above the limit of {self.limits.frame_pixels} "
-                "pixels; raise the limit if you trust the file"
-            )
+        _within(self.limits.frame_pixels, height * width, "pixels in a frame")
         header = Header(
             tokenizer=tokenizer,
             prior=prior,
@@ -402,9 +470,11 @@ class Parser:
         flags = cursor.take(1)[0]
         first_frame = cursor.varint()
         geometry = cursor.geometry() if flags & _GEOMETRY else header.geometry
-        length = cursor.varint(self.limits.chunk_bytes)
-        payload = _Cursor(cursor.take(length))
-        _check(cursor, f"chunk {len(self.lengths) + 1}")
+        length = cursor.varint()
+        _within(self.limits.chunk_bytes, length, "bytes in a chunk", DamagedStream)
+        payload = _Cursor(self._buffer, cursor.position, cursor.position + length)
+        cursor.skip(length)
+        self._check(cursor, f"chunk {len(self.lengths) + 1}")
         self._check_geometry(geometry, header)
         if flags & ~(_CONTINUED | _GEOMETRY | _SOUND):
             raise StreamError(f"a chunk has unknown flags {flags:#x}; the file is of a newer version")
@@ -419,11 +489,31 @@ class Parser:
         chunk = Chunk(
             first_frame=first_frame,
             geometry=geometry,
-            tokens=bytes(payload.data[payload.position :]),
+            tokens=payload.take(payload.end - payload.position),
             packets=tuple(packets),
             continued=bool(flags & _CONTINUED),
         )
         return chunk, cursor.position
+
+    def _parse_end(self, cursor: _Cursor) -> tuple[End, int]:
+        count = cursor.varint()
+        _within(self.limits.chunks, count, "chunks in its index", DamagedStream)
+        pairs = _Cursor(self._buffer, cursor.position)
+        self._numbers.skip(cursor, self.position, 2 * count)
+        sound_samples = cursor.varint()
+        self._check(cursor, "index")
+        if cursor.take(4) != (cursor.position - 4).to_bytes(4, "little") or cursor.take(4) != TAIL:
+            raise DamagedStream("the .klx file's last 8 bytes do not fit its index; the file is damaged")
+        numbers = [pairs.varint() for _ in range(2 * count)]
+        end = End(lengths=tuple(numbers[::2]), frames=tuple(numbers[1::2]), sound_samples=sound_samples)
+        return end, cursor.position
+
+    def _check(self, cursor: _Cursor, what: str) -> None:
+        """Read the checksum over everything before the cursor."""
+        stated = int.from_bytes(cursor.take(4), "little")
+        if stated != self._sums.front(self._buffer, self.position, cursor.position - 4):
+            raise DamagedStream(f"the checksum of the .klx file's {what} does not fit; the file is damaged")
+        self._checked = cursor.position
 
     def _check_geometry(self, geometry: Geometry, header: Header) -> None:
         grid = (geometry.frames, geometry.latents, geometry.rows, geometry.columns)
@@ -433,41 +523,37 @@ class Parser:
             raise DamagedStream(
                 f"a chunk of {geometry} does not fit {header.width}x{header.height}; the file is damaged"
             )
-        if geometry.positions * header.num_levels > self.limits.chunk_tokens:
-            raise StreamError(
-                f"a chunk holds {geometry.positions * header.num_levels} tokens, above the limit of "
-                f"{self.limits.chunk_tokens}; raise the limit if you trust the file"
-            )
+        _within(self.limits.frame_pixels, largest[0] * largest[1], "pixels in a coded frame")
+        _within(self.limits.chunk_tokens, geometry.positions * header.num_levels, "tokens in a chunk")
 
     def _recoverable(self) -> bool:
         return self.tolerate and self.header is not None and bool(self._buffer)
 
     def _skip(self, reason: str) -> Damage:
-        """Drop bytes up to the next place where something might begin."""
-        starts = [at for sync in (CHUNK_SYNC, END_SYNC) if (at := self._buffer.find(sync, 1)) > 0]
-        dropped = min(starts, default=len(self._buffer))
-        del self._buffer[:dropped]
-        self.position += dropped
+        """Look for the next piece: behind this one if its checksum fits, otherwise from its second byte."""
+        self._drop(max(1, self._checked))
+        self._searching = True
         return Damage(reason=reason)
 
+    def _find_sync(self) -> None:
+        """Drop bytes up to the next place where something might begin, or all but half a sync."""
+        if match := _SYNC.search(self._buffer):
+            self._searching = False
+            self._drop(match.start())
+        else:
+            self._drop(len(self._buffer) - self._buffer.endswith(CHUNK_SYNC[:1]))
 
-def _parse_end(cursor: _Cursor) -> tuple[End, int]:
-    pairs = [(cursor.varint(2**32), cursor.varint(2**32)) for _ in range(cursor.varint(2**32))]
-    end = End(
-        lengths=tuple(length for length, _ in pairs),
-        frames=tuple(frames for _, frames in pairs),
-        sound_samples=cursor.varint(),
-    )
-    _check(cursor, "index")
-    if cursor.take(4) != (cursor.position - 4).to_bytes(4, "little") or cursor.take(4) != TAIL:
-        raise DamagedStream("the .klx file's last 8 bytes do not fit its index; the file is damaged")
-    return end, cursor.position
+    def _drop(self, count: int) -> None:
+        del self._buffer[:count]
+        self.position += count
 
 
-def _check(cursor: _Cursor, what: str) -> None:
-    data = bytes(memoryview(cursor.data)[: cursor.position])
-    if cursor.take(4) != _checksum(data):
-        raise DamagedStream(f"the checksum of the .klx file's {what} does not fit; the file is damaged")
+def _within(limit: int, value: int, what: str, error: type[StreamError] = StreamError) -> None:
+    """DamagedStream is for what no checksum has confirmed yet."""
+    if value > limit:
+        raise error(
+            f"the .klx file states {value} {what}, above the limit of {limit}; raise the limit if you trust the file"
+        )
 
 
 def parse(data: bytes, *, limits: Limits | None = None, tolerate: bool = False) -> Iterator[Item | Damage]:
@@ -477,24 +563,28 @@ def parse(data: bytes, *, limits: Limits | None = None, tolerate: bool = False) 
     yield from parser.finish()
 
 
-def read_index(file: BinaryIO) -> tuple[End, int]:
+def read_index(file: BinaryIO, *, limits: Limits | None = None) -> tuple[End, int]:
     """The index of a file that can be sought in, and where it begins.
 
     Raises:
         TruncatedStream: the file does not end in an index. DamagedStream: its checksum does not fit.
+        StreamError: it is larger than the limits.
     """
+    parser = Parser(limits=limits or Limits())
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     tail = file.read(8)
     length = int.from_bytes(tail[:4], "little") + 8
     if tail[4:] != TAIL or length > size:
         raise TruncatedStream("the .klx file does not end in its index; read it from the front, or copy it again")
+    _within(parser.limits.piece_bytes, length, "bytes in its index")
     file.seek(size - length)
-    cursor = _Cursor(file.read(length))
+    parser._buffer += file.read(length)
+    cursor = _Cursor(parser._buffer)
     try:
         if cursor.take(2) != END_SYNC:
             raise DamagedStream("the .klx file's last 8 bytes do not point to its index; read the file from the front")
-        item, _ = _parse_end(cursor)
+        item, _ = parser._parse_end(cursor)
     except _Incomplete:
         raise DamagedStream("the .klx file's index is damaged; read the file from the front") from None
     if sum(item.lengths) > size - length:

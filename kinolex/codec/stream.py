@@ -219,7 +219,9 @@ class StreamDecoder:
         self._parser = Parser(limits=self.limits, tolerate=self.tolerate)
         self._prior: Prior | None = None
         self._history = History()
-        self._reason = "a chunk is missing"
+        self._reason: str | None = None
+        """The first thing that was wrong since the last piece or gap."""
+        self._last_reason = "it holds no chunk"
         self.cut: str | None = None
         """After `finish`: why nobody knows what should follow, if the file ended before its end mark."""
         self._broken = False
@@ -242,19 +244,19 @@ class StreamDecoder:
         for item in self._parser.finish():
             yield from self._decode(item)
         if self.next_frame == 0:
-            advice = "" if self._reason.endswith("copy it again") else "; copy it again"
-            raise DamagedStream(f"nothing of the .klx file can be decoded: {self._reason}{advice}")
-        self.cut = self._reason if self.end is None else None
+            advice = "" if self._last_reason.endswith("copy it again") else "; copy it again"
+            raise DamagedStream(f"nothing of the .klx file can be decoded: {self._last_reason}{advice}")
+        self.cut = self._last_reason if self.end is None else None
 
     def _decode(self, item: Header | Chunk | End | Damage) -> Iterator[Piece | Gap]:
         if isinstance(item, Damage):
-            self._reason = item.reason
+            self._note(item.reason)
         elif isinstance(item, Header):
             self._prior = _fitting(self.find_prior(item), item)
         elif isinstance(item, End):
             yield from self._gap_up_to(sum(item.frames))
         elif item.first_frame < self.next_frame and self.tolerate:
-            self._reason = f"a chunk that begins with frame {item.first_frame} stands where {self.next_frame} was due"
+            self._note(f"a chunk that begins with frame {item.first_frame} stands where {self.next_frame} was due")
         else:
             yield from self._gap_up_to(item.first_frame)
             yield from self._decode_chunk(item)
@@ -263,6 +265,7 @@ class StreamDecoder:
         """The chunk that begins with next_frame."""
         end = chunk.first_frame + chunk.geometry.frames
         if chunk.continued and self._broken:
+            self._note(f"the chunk at frame {chunk.first_frame} continues one that is lost")
             yield from self._gap_up_to(end)
             return
         try:
@@ -270,11 +273,14 @@ class StreamDecoder:
         except DamagedStream as error:
             if not self.tolerate:
                 raise
-            self._reason = str(error)
+            self._note(str(error))
             yield from self._gap_up_to(end)
             return
-        self._broken, self.next_frame = False, end
+        self._broken, self.next_frame, self._reason = False, end, None
         yield piece
+
+    def _note(self, reason: str) -> None:
+        self._reason, self._last_reason = self._reason or reason, reason
 
     def _gap_up_to(self, frame: int) -> Iterator[Gap]:
         """Account for frames that never came."""
@@ -291,8 +297,9 @@ class StreamDecoder:
             )
         before, after = (packets_before(at, header.fps, header.opus_head) for at in (self.next_frame, frame))
         packets = after - before if header.opus_head else 0
-        gap = Gap(first_frame=self.next_frame, frames=lost, reason=self._reason, packets=packets)
-        self.next_frame, self._broken = frame, True
+        reason = self._reason or "a chunk is missing"
+        gap = Gap(first_frame=self.next_frame, frames=lost, reason=reason, packets=packets)
+        self._broken, self.next_frame, self._reason = True, frame, None
         yield gap
 
     def _piece(self, chunk: Chunk) -> Piece:
@@ -399,23 +406,25 @@ def read_at(
         UsageError: the video has no such frame.
         StreamError: as StreamDecoder; TruncatedStream for a file without its index, which can be read from the front.
     """
-    end, index_position = read_index(file)
-    if not 0 <= frame < sum(end.frames):
-        raise UsageError(f"the video has frames 0 to {sum(end.frames) - 1}, not {frame}")
+    limits = limits or Limits()
+    end, index_position = read_index(file, limits=limits)
     starts = list(accumulate(end.frames, initial=0))
     offsets = list(accumulate(end.lengths, initial=index_position - sum(end.lengths)))
+    if max(offsets[0], *end.lengths, 0) > limits.piece_bytes:
+        raise DamagedStream("the index names a piece that is larger than the limits; read the file from the front")
+    if starts[-1] == 0:
+        raise DamagedStream("the index names no frames; read the file from the front")
+    if not 0 <= frame < starts[-1]:
+        raise UsageError(f"the video has frames 0 to {starts[-1] - 1}, not {frame}")
     wanted = bisect_right(starts, frame) - 1
-    file.seek(0)
-    data = file.read(offsets[0])
     first = wanted
-    while first > 0 and _continues_at(
-        file, offsets[first]
-    ):  # back to where a run begins, in most files the chunk itself
+    while first > 0 and _continues_at(file, offsets[first]):  # back to where a run begins, often the chunk itself
         first -= 1
-    file.seek(offsets[first])
-    data += file.read(offsets[wanted + 1] - offsets[first])
-    decoder = StreamDecoder(find_prior, limits or Limits(), next_frame=starts[first])
-    pieces = [piece for piece in decoder.feed(data) if isinstance(piece, Piece)]
+    decoder = StreamDecoder(find_prior, limits, next_frame=starts[first])
+    pieces = []
+    for offset, length in ((0, offsets[0]), *zip(offsets[first:], end.lengths[first : wanted + 1], strict=False)):
+        file.seek(offset)
+        pieces += [piece for piece in decoder.feed(file.read(length)) if isinstance(piece, Piece)]
     if decoder.next_frame != starts[wanted + 1]:
         raise DamagedStream(f"the index names another place for frame {frame}; read the file from the front")
     return pieces

@@ -3,14 +3,17 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
+import google_crc32c
 import pytest
 import torch
 from codec_examples import FINGERPRINT, OPUS_HEAD
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinolex.codec import container
+from kinolex.codec import checksum, container
+from kinolex.codec.checksum import BLOCK, SpanSums
 from kinolex.codec.container import (
     CHUNK_SYNC,
     Chunk,
@@ -29,6 +32,7 @@ from kinolex.codec.container import (
     scaled,
 )
 from kinolex.errors import DamagedStream, StreamError, TruncatedStream, UsageError
+from tests import fuzz_klx
 
 GEOMETRY = Geometry(frames=5, latents=2, rows=3, columns=4)
 HEADER = Header(
@@ -112,7 +116,7 @@ def test_every_item_survives_the_round_trip_however_the_bytes_are_cut(
     frames = tuple(chunk.geometry.frames for chunk in items)
     end = End(lengths=tuple(map(len, pieces)), frames=frames, sound_samples=sound_samples)
     data = b"".join([pack_header(header), *pieces, pack_end(end)])
-    parser = Parser()
+    parser = Parser(limits=Limits(frame_pixels=64000**2))
     found = [item for at in range(0, len(data), step) for item in parser.feed(data[at : at + step])]
     assert [*found, *parser.finish()] == [header, *items, end]
     assert read_index(io.BytesIO(data)) == (end, len(data) - len(pack_end(end)))
@@ -244,6 +248,7 @@ def test_what_is_no_klx_file_of_version_1_is_refused_by_name(data: bytes, error:
         ({"geometry": replace(GEOMETRY, scale=257)}, "does not fit"),
         ({"geometry": replace(GEOMETRY, scale=0)}, "does not fit"),
         ({"geometry": replace(GEOMETRY, frames=2**32, latents=2**25, rows=1)}, "above the limit"),
+        ({"height": 2**10, "width": 2**10, "geometry": replace(GEOMETRY, scale=256)}, "pixels in a coded frame"),
     ],
 )
 def test_a_header_that_cannot_be_or_asks_for_too_much_is_refused(change: dict[str, object], words: str) -> None:
@@ -254,8 +259,13 @@ def test_a_header_that_cannot_be_or_asks_for_too_much_is_refused(change: dict[st
 def test_limits_can_be_raised_and_lowered() -> None:
     data = b"".join(packed(chunks_of(2))[0])
     assert len(list(parse(data, limits=Limits(chunk_tokens=24, frame_pixels=24 * 32)))) == 4
-    for limits in (Limits(chunk_tokens=23), Limits(frame_pixels=24 * 32 - 1), Limits(chunk_bytes=30)):
-        with pytest.raises(StreamError):
+    for limits in (
+        Limits(chunk_tokens=23),
+        Limits(frame_pixels=24 * 32 - 1),
+        Limits(chunk_bytes=30),
+        Limits(chunks=1),
+    ):
+        with pytest.raises(StreamError, match="above the limit"):
             list(parse(data, limits=limits))
 
 
@@ -306,6 +316,9 @@ def test_the_index_is_found_from_the_back_and_its_damage_is_named() -> None:
     for place in range(len(data) - len(pieces[-1]), len(data)):
         with pytest.raises(StreamError):
             read_index(io.BytesIO(data[:place] + bytes([data[place] ^ 0x11]) + data[place + 1 :]))
+    large = pack_end(End(lengths=(9,) * 2000, frames=(1,) * 2000))
+    with pytest.raises(StreamError, match="above the limit"):
+        read_index(io.BytesIO(large), limits=Limits(chunks=1000))
 
 
 @pytest.mark.parametrize(
@@ -317,11 +330,165 @@ def test_the_index_is_found_from_the_back_and_its_damage_is_named() -> None:
         replace(HEADER, opus_head=b"not Opus, but long enough"),
         replace(HEADER, fps=Fraction(1, 61)),
         replace(HEADER, num_levels=65),
+        replace(HEADER, fps=Fraction(1, 2**48 + 1), opus_head=b""),
     ],
 )
 def test_a_header_that_no_reader_would_take_is_not_written(header: Header) -> None:
     with pytest.raises(UsageError):
         pack_header(header)
+
+
+# --- hostile bytes ---
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 6000)), max_size=30), st.integers(0, 3))
+def test_sums_of_overlapping_spans_are_those_of_their_bytes(spans: list[tuple[int, int]], jump: int) -> None:
+    data = torch.randint(0, 256, (20_000,), generator=torch.Generator().manual_seed(0)).numpy().astype("u1").tobytes()
+    sums, position = SpanSums(), 0
+    for step, length in spans:
+        position += step if step % 7 else jump * BLOCK
+        buffer = bytearray(data[position:])
+        length = min(length, len(buffer))
+        assert sums.front(buffer, position, length) == google_crc32c.value(bytes(buffer[:length]))
+
+
+class PlainSums(SpanSums):
+    def front(self, buffer: bytearray, position: int, length: int) -> int:
+        return google_crc32c.value(bytes(buffer[:length]))
+
+
+def slow_pieces(data: bytes) -> list[tuple[object, int]]:
+    """Section 6 word for word: every item behind the header, and where it ends. Each place is tried by itself."""
+    at, found = len(pack_header(HEADER)), []
+    while at < len(data) and not (found and isinstance(found[-1][0], End)):
+        parser = Parser(header=HEADER, _buffer=bytearray(data[at:]), _sums=PlainSums())
+        try:
+            item, size = parser._parse()
+            at += size
+            found.append((item, at))
+        except (DamagedStream, container._Incomplete):
+            behind = at + max(1, parser._checked)
+            places = [data.find(sync, behind) for sync in (CHUNK_SYNC, container.END_SYNC)]
+            at = min((place for place in places if place >= 0), default=len(data))
+    return found
+
+
+def false_chunk(claim: int) -> bytes:
+    return CHUNK_SYNC + b"\x00\x00" + container._varint(claim)
+
+
+def false_end(count: int) -> bytes:
+    return container.END_SYNC + container._varint(count)
+
+
+def hostile_chunk(inside: bytes, flags: int) -> bytes:
+    """A chunk whose checksum fits and whose flags may not."""
+    piece = bytearray(pack_chunk(Chunk(first_frame=0, geometry=GEOMETRY, tokens=inside), HEADER))
+    piece[2] = flags
+    return forged(bytes(piece))
+
+
+good_pieces = st.integers(0, 3).map(lambda index: packed(chunks_of(4, 1500))[0][index + 1])
+segments = st.recursive(
+    st.one_of(
+        good_pieces,
+        good_pieces.map(lambda piece: piece[:-1]),
+        st.integers(0, 9000).map(false_chunk),
+        st.integers(0, 3000).map(false_end),
+        st.binary(max_size=40),
+        st.sampled_from([b"\xc5", b"\xc5" * 9, bytes(2000), b"\x80" * 9, packed(chunks_of(2))[0][-1]]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=8).map(b"".join),
+        st.builds(hostile_chunk, inner, st.sampled_from([0, 2, 4])),
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(segments, st.sampled_from([1, 2, 7, 1000, 10**6]))
+def test_a_tolerant_parser_finds_the_pieces_that_a_slow_one_finds_however_the_bytes_are_cut(
+    hostile: bytes, step: int
+) -> None:
+    pieces = packed(chunks_of(3))[0]
+    data = b"".join([*pieces[:2], hostile, *pieces[2:]])
+    parser, found, count = Parser(tolerate=True), [], 0
+    for at in [*range(0, len(data), step), None]:
+        for item in parser.finish() if at is None else parser.feed(data[at : at + step]):
+            if isinstance(item, Damage):
+                count += 1
+            elif not isinstance(item, Header):
+                found.append((item, parser.position))
+    assert found == slow_pieces(data)
+    assert count == sum(isinstance(item, Damage) for item in parse(data, tolerate=True))
+
+
+def work(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """How many bytes are summed and how many numbers read by a tolerant parser."""
+    summed, numbers = [], []
+    counted = SimpleNamespace(
+        value=lambda data: summed.append(len(data)) or google_crc32c.value(data),
+        extend=lambda crc, data: summed.append(len(data)) or google_crc32c.extend(crc, data),
+    )
+    varint = container._Cursor.varint
+    with monkeypatch.context() as patches:
+        patches.setattr(checksum, "google_crc32c", counted)
+        patches.setattr(container._Cursor, "varint", lambda *words: numbers.append(1) or varint(*words))
+        assert sum(isinstance(item, Damage) for item in parse(data, tolerate=True)) > len(data) // 20
+    return sum(summed), len(numbers)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        pytest.param(lambda size: false_chunk(size // 2), id="chunks that reach over half the file"),
+        pytest.param(lambda size: false_end(size // 8), id="ends whose index does"),
+        pytest.param(lambda size: hostile_chunk(b"", 2), id="chunks whose checksum fits"),
+    ],
+)
+def test_work_is_linear_in_the_bytes_whatever_they_claim(unit, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_of = [
+        work(pack_header(HEADER) + unit(size) * (size // len(unit(size))), monkeypatch) for size in (2**14, 2**16)
+    ]
+    for small, large in zip(*work_of, strict=True):
+        assert large <= 5 * small + 1000
+
+
+def test_a_chunk_whose_checksum_fits_and_whose_fields_do_not_is_passed_over_with_all_inside_it() -> None:
+    pieces, _ = packed(chunks_of(2))
+    hidden = hostile_chunk(pieces[1], flags=4)
+    found = list(parse(b"".join([pieces[0], hidden, *pieces[1:]]), tolerate=True))
+    assert [type(item) for item in found] == [Header, Damage, Chunk, Chunk, End]
+
+
+def test_no_more_is_held_back_than_the_largest_piece() -> None:
+    limits = Limits(chunk_bytes=5000, chunks=400)
+    assert limits.piece_bytes == max(4096, 5000) + 64
+    pieces, _ = packed(chunks_of(2))
+    for hostile in (
+        false_chunk(5000) * 4000,
+        false_end(400) * 4000,
+        false_chunk(2**26) * 4000,
+        false_end(2**32) * 9000,
+    ):
+        parser, most = Parser(limits=limits, tolerate=True), 0
+        data = b"".join([pieces[0], hostile, *pieces[1:], hostile])
+        for at in range(0, len(data), 100):
+            list(parser.feed(data[at : at + 100]))
+            most = max(most, len(parser._buffer))
+        assert most <= limits.piece_bytes and not parser._buffer
+        assert parser.end is not None and len(parser.lengths) == 2
+
+
+def test_a_short_run_of_the_fuzzer_finds_nothing_and_one_that_checks_no_sums_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = fuzz_klx.run_batch(0, seed=0, parses=500, decodes=5)
+    assert not batch.findings and sum(batch.outcomes.values()) == 510
+    monkeypatch.setattr(Parser, "_check", lambda parser, cursor, what: cursor.take(4))
+    assert any("another piece" in reason for _, reason in fuzz_klx.run_batch(0, seed=0, parses=100, decodes=0).findings)
 
 
 # --- sound ---

@@ -276,6 +276,22 @@ def test_a_seek_by_an_index_that_points_elsewhere_is_an_error_or_right(change: d
     assert refused > 0
 
 
+@pytest.mark.parametrize(
+    ("before", "end", "words"),
+    [
+        (2**17, End(lengths=(50, 50), frames=(9, 9)), "larger than the limits"),
+        (2**17, End(lengths=(2**17 - 50,), frames=(9,)), "larger than the limits"),
+        (150, End(lengths=(100,), frames=(0,)), "names no frames"),
+        (50, End(lengths=(), frames=()), "names no frames"),
+    ],
+)
+def test_a_seek_reads_no_more_than_the_limits_whatever_the_index_names(before: int, end: End, words: str) -> None:
+    file = Recorder(bytes(before) + pack_end(end))
+    with pytest.raises(DamagedStream, match=words):
+        read_at(file, 0, lambda header: PRIOR, limits=Limits(chunk_bytes=2**16, chunks=2**12))
+    assert len(file.seen) == len(pack_end(end))
+
+
 # --- damage ---
 
 
@@ -355,6 +371,19 @@ def test_a_file_of_which_nothing_is_left_is_an_error_even_where_damage_is_tolera
     for data in (pieces[0], pieces[0] + pieces[1][:-9]):
         with pytest.raises(StreamError, match="can be decoded"):
             read_all(data, tolerate=True)
+
+
+def test_a_gap_tells_what_was_wrong_at_its_own_place() -> None:
+    encoder = StreamEncoder(PRIOR, height=24, width=32)
+    all_tokens = [random_tokens(PRIOR, (1, 3, 3, 4), seed=seed) for seed in range(6)]
+    chunks = [encoder.push(tokens, continued=index == 2) for index, tokens in enumerate(all_tokens)]
+    chunks[1] = chunks[1][:20] + container.CHUNK_SYNC + chunks[1][22:]
+    chunks[3] += b"foreign bytes"
+    found = read_all(b"".join([*chunks[:4], chunks[5], encoder.finish()]), tolerate=True)
+    reasons = [gap.reason for gap in found if isinstance(gap, Gap)]
+    assert "checksum" in reasons[0] and "chunk 2" in reasons[0]
+    assert "frame 18 continues one that is lost" in reasons[1]
+    assert len(reasons) == 3 and "neither a chunk nor the end begins" in reasons[2]
 
 
 def test_more_missing_frames_than_the_limit_are_not_concealed() -> None:
