@@ -41,8 +41,9 @@ check: setup ## style, types and the arrows between rooms
 	$(BIN)/pyright
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-bench: setup ## speed and memory of the shipped tokenizers, into benchmarks/
+bench: setup ## speed and memory of the shipped tokenizers and of .klx files, into benchmarks/
 	$(BIN)/python -m benchmarks.tokenizer_speed
+	$(BIN)/python -m benchmarks.codec_speed
 
 fuzz: setup ## broken media and token files for two minutes: named errors only
 	$(BIN)/python -m tests.fuzz --minutes 2

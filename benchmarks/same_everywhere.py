@@ -185,6 +185,13 @@ def failures(row: dict[str, Any], coder: str) -> int | None:
     return row[coder]["grids"] - row[coder]["identical"] if coder in row else None
 
 
+def command_of(arguments: Arguments) -> str:
+    """The call that gives these figures, whatever the folders are called."""
+    counts = f"--grids {arguments.grids} --control-grids {arguments.control_grids}"
+    only = " ".join(["", "--only", *map(repr, arguments.only)]) if arguments.only else ""
+    return f"python -m benchmarks.same_everywhere --data DATA --venv FOLDER {counts}{only}"
+
+
 def write_record(
     rows: list[dict[str, Any]], manifest: dict[str, Any], arguments: Arguments, missing: list[str]
 ) -> None:
@@ -192,7 +199,7 @@ def write_record(
     kinds = sorted({row["kind"] for row in grids})
     record = {
         "name": "the same tokens everywhere",
-        "command": "python -m benchmarks.same_everywhere --data DATA --venv FOLDER",
+        "command": command_of(arguments),
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "model": arguments.model,

@@ -16,6 +16,6 @@ def config() -> PriorTrainConfig:
         data=("sequences", "clips", "street_cctv", "asl_gestures", "grid", "weizmann64", "bsds", "imagenet_samples"),
         rounds=(
             PriorRound(clips=600, images=1200, steps=1500),
-            PriorRound(clips=300, images=500, steps=800, learning_rate=0.5),
+            PriorRound(clips=300, images=500, steps=800, lr_factor=0.5),
         ),
     )

@@ -29,6 +29,7 @@ from kinolex.compression import (
     describe,
     read_sound,
 )
+from kinolex.data.worlds import WorldConfig, render
 from kinolex.errors import (
     ConfigError,
     DamagedStream,
@@ -431,3 +432,16 @@ def test_scaling_is_what_a_chunk_of_another_scale_is_decoded_with(plain: str) ->
     assert (run.extent.height, run.extent.width) == (32, 24)  # 8/16
     small_TCHW = hub.load(plain).decode(run).frames_TCHW
     assert torch.equal(decompress(data, plain).frames_TCHW, resize_frames(small_TCHW, 64, 48))
+
+
+# --- what ships ---
+
+
+def test_the_shipped_prior_makes_files_of_the_default_model_much_smaller_than_fixed_length() -> None:
+    tokenizer = hub.load()
+    prior = hub.load_prior(hub.DEFAULT, tokenizer)
+    clip = render(3, WorldConfig(frames=17, height=64, width=64)).clip.with_sound(None)
+    data = b"".join(compress_stream([clip], tokenizer, prior, CompressConfig(quality=65)))
+    (tokens,) = decompress_tokens(data)
+    assert 8 * len(data) < 0.75 * tokens.num_tokens * math.log2(tokenizer.vocab_size)
+    assert decompress(data).frames_TCHW.shape == clip.frames_TCHW.shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -149,8 +149,3 @@ def _payloads(data: bytes) -> Iterator[int]:
     for item in [*parser.feed(data), *parser.finish()]:
         if isinstance(item, Chunk):
             yield len(item.tokens)
-
-
-def with_points(coder: Coder, levels: tuple[float, ...]) -> Coder:
-    """The same coder with other points on its curve. Raises UsageError as Coder."""
-    return replace(coder, curve=levels)

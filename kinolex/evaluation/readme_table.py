@@ -77,7 +77,7 @@ def peers_table(path: Path) -> str:
 
 
 def files_table(path: Path) -> str:
-    """Markdown of .klx files beside the best classical codec at matched bytes, means over the clips that fit."""
+    """Markdown of .klx files beside classical codecs: means at matched bytes, and median BD-rates of raw bytes."""
     result = read_result(path)
     heads = ("at most, bits/pixel", "clips", "squeezenet_distance", "of the best codec", "PSNR, dB", "of that codec")
     lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
@@ -87,9 +87,19 @@ def files_table(path: Path) -> str:
         means = [statistics.fmean(clip[key] for clip in clips) for key in keys] if clips else []
         cells = [f"{mean:.2f}" if mean >= 2 else f"{mean:.3f}" for mean in means]
         lines.append(f"| {limit['limit_bpp']:g}, {COUNTED[limit['counting']]} | {len(clips)} | {' | '.join(cells)} |")
+    metrics = ("psnr_db", "ms_ssim", "squeezenet_distance")
+    lines += ["", "| bytes of files beside | " + " | ".join(f"at equal {metric}" for metric in metrics) + " |"]
+    lines.append("| --- |" + " ---: |" * len(metrics))
+    for codec, figures in result["bd_rate_percent"]["raw"].items():
+        cells = [f"{_signed(figures[metric]['median'])} ({figures[metric]['n']} clips)" for metric in metrics]
+        lines.append(f"| {codec} | {' | '.join(cells)} |")
     sets, frames = " and ".join(result["protocol"]["sets"]), result["protocol"]["max_frames"]
     rivals = ", ".join(result["measured"]["rivals"])
     return "\n".join([*lines, "", f"{result['n']} clips of {sets}, first {frames} frames, 128 lines; {rivals}."])
+
+
+def _signed(percent: float | None) -> str:
+    return "no overlap" if percent is None else f"{percent:+.0f} %"
 
 
 def with_table(readme: str, name: str, table: str) -> str:

@@ -4,8 +4,8 @@
                               ^                                        |
                               +---- the prior of the round before -----+
 
-An encoder that weighs bits writes other digits than one that rounds, and what it writes depends on the prior; so every
-round after the first draws with the prior that the last one left.
+Where digits are chosen by what they cost, what is written depends on the prior; so rounds after the first can draw with
+the prior that the last one left. Where the tokenizer weighs rate itself, a later round is more data.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class PriorRound:
     clips: int
     images: int
     steps: int
-    learning_rate: float = 1.0
-    """Of those in the recipe's optimizer."""
+    lr_factor: float = 1.0
+    """Times the learning rates of the recipe's optimizer."""
     weights: tuple[float, float] = (0.0, 0.0)
     """Squared quantizer steps that a bit is worth when digits are drawn, from this to that; 0 is plain rounding."""
 
@@ -199,9 +199,8 @@ class PriorTrainer:
         """Whether the round came to its end."""
         config, state = self.config.rounds[number], self.folder / f"round-{number}.safetensors"
         usual = self.config.optimizer
-        scaled = replace(
-            usual, muon_lr=usual.muon_lr * config.learning_rate, adam_lr=usual.adam_lr * config.learning_rate
-        )
+        factor = config.lr_factor
+        scaled = replace(usual, muon_lr=usual.muon_lr * factor, adam_lr=usual.adam_lr * factor)
         optimizers = Optimizers(self.twin, scaled, config.steps)
         modules: dict[str, nn.Module] = {"twin": self.twin, "average": self.average}
         pair = {"muon": optimizers.muon, "adam": optimizers.adam}

@@ -5,22 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kinolex.codec.network import NetworkConfig
-from kinolex.codec.priors import LearnedPrior
 from kinolex.codec.rate import DigitChooser
 from kinolex.codec.stream import estimate_bits
+from tests.codec.codec_examples import random_prior
 
 LEVELS = (5, 4, 3)
-
-
-def prior() -> LearnedPrior:
-    generator, tensors = torch.Generator().manual_seed(0), {}
-    config = NetworkConfig(levels=LEVELS, channels=16, trunk_layers=1)
-    for name, shape in config.layer_shapes().items():
-        tensors[f"{name}.weight"] = torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
-        tensors[f"{name}.bias"] = torch.randint(-4000, 4000, shape[2:], generator=generator).to(torch.int32)
-        tensors[f"{name}.shift"] = torch.full(shape[2:], 9, dtype=torch.uint8)
-    return LearnedPrior(config, tensors)
+PRIOR = random_prior(LEVELS)
 
 
 def places_thwD(frames: int) -> torch.Tensor:
@@ -30,15 +20,15 @@ def places_thwD(frames: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("rounded", [0, 1, 2])
 def test_frame_after_frame_takes_the_bits_that_the_whole_is_estimated_at(rounded: int) -> None:
-    chooser, places = DigitChooser(prior(), 0.5), places_thwD(4)
+    chooser, places = DigitChooser(PRIOR, 0.5), places_thwD(4)
     digits = torch.stack([chooser(places_hwD, rounded) for places_hwD in places])
-    assert chooser.bits == pytest.approx(estimate_bits(digits, prior()), rel=1e-6)
+    assert chooser.bits == pytest.approx(estimate_bits(digits, PRIOR), rel=1e-6)
 
 
 @pytest.mark.parametrize("rounded", [0, 1, 3])
 def test_digits_that_are_not_free_are_rounded_and_the_others_get_cheaper(rounded: int) -> None:
     places = places_thwD(3)
-    plain, weighing, changed = DigitChooser(prior(), 0.0), DigitChooser(prior(), 4.0), 0
+    plain, weighing, changed = DigitChooser(PRIOR, 0.0), DigitChooser(PRIOR, 4.0), 0
     for places_hwD in places:
         nearest = places_hwD.round().long()
         assert torch.equal(plain(places_hwD, rounded), nearest)

@@ -24,7 +24,7 @@ from kinolex.data.index import Entry
 from kinolex.errors import DataError, MediaError, UsageError
 from kinolex.evaluation import CODECS, KlxEvaluation, ReconstructionProtocol, evaluate_klx, evaluate_rate_distortion
 from kinolex.evaluation.codecs import VERYSLOW, decode, encode, finest_within, from_yuv420, to_yuv420
-from kinolex.evaluation.coders import CodedClip, Coder, klx_coder, still_coders, video_coders, with_points
+from kinolex.evaluation.coders import CodedClip, Coder, klx_coder, still_coders, video_coders
 from kinolex.evaluation.page import lines, lines_svg, svg_file
 from kinolex.evaluation.protocol import read_result
 from kinolex.evaluation.rate_distortion_page import Shown, comparison
@@ -180,7 +180,7 @@ def test_points_must_be_levels_in_order() -> None:
     coder = bits_coder("x")
     for bad in ((3.0, 1.0), (1.5,), (1.0, 1.0), ()):
         with pytest.raises(UsageError, match="fewest bytes first"):
-            with_points(coder, bad)
+            replace(coder, curve=bad)
     names = [coder.name for coder in video_coders()]
     assert names == ["x264 slow", "x265 slow", "svt-av1 4", "x264 veryslow", "x265 veryslow"]
     stills, missing = still_coders()

@@ -33,7 +33,7 @@ TOKENIZER = RecurrentConfig(
 )
 ROUNDS = (
     PriorRound(clips=3, images=2, steps=60),
-    PriorRound(clips=2, images=2, steps=10, learning_rate=0.3, weights=(0.05, 0.2)),
+    PriorRound(clips=2, images=2, steps=10, lr_factor=0.3, weights=(0.05, 0.2)),
 )
 
 
