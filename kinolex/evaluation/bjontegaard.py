@@ -34,15 +34,8 @@ def bd_rate_percent(reference: Curve, tested: Curve) -> float | None:
     Raises:
         UsageError: a rate that is not positive, or a value that is not finite.
     """
-    curves = [front(curve) for curve in (reference, tested)]
-    if min(map(len, curves)) < 2:
-        return None
-    low = max(curve[0, 1] for curve in curves)
-    high = min(curve[-1, 1] for curve in curves)
-    if low >= high:
-        return None
-    means = [_mean(curve[:, 1], curve[:, 0], low, high) for curve in curves]
-    return 100.0 * math.expm1(means[1] - means[0])
+    gap = _mean_gap(reference, tested, over=1)
+    return None if gap is None else 100.0 * math.expm1(gap)
 
 
 def bd_quality(reference: Curve, tested: Curve) -> float | None:
@@ -50,14 +43,19 @@ def bd_quality(reference: Curve, tested: Curve) -> float | None:
 
     Returns None and raises as bd_rate_percent, with rate and quality exchanged.
     """
+    return _mean_gap(reference, tested, over=0)
+
+
+def _mean_gap(reference: Curve, tested: Curve, *, over: int) -> float | None:
+    """Tested less reference, mean over the range that both share of ln(rate) (0) or of quality (1)."""
     curves = [front(curve) for curve in (reference, tested)]
     if min(map(len, curves)) < 2:
         return None
-    low = max(curve[0, 0] for curve in curves)
-    high = min(curve[-1, 0] for curve in curves)
+    low = max(curve[0, over] for curve in curves)
+    high = min(curve[-1, over] for curve in curves)
     if low >= high:
         return None
-    means = [_mean(curve[:, 0], curve[:, 1], low, high) for curve in curves]
+    means = [_mean(curve[:, over], curve[:, 1 - over], low, high) for curve in curves]
     return means[1] - means[0]
 
 
