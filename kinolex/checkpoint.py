@@ -15,9 +15,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -26,19 +26,46 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
 
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
-from kinolex.tokenizers.networks import Network, NetworkConfig, build_network
+from kinolex.tokenizers.networks import NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
 from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.tokenizers.video import VideoTokenizer
 
 FORMAT = "kinolex-checkpoint-1"
-CLASSES = {
-    cls.__name__: cls for cls in (AutoencoderConfig, RecurrentConfig, FSQConfig, LFQConfig, ResidualConfig, VQConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a config becomes a network."""
+
+    what: str
+    """In words, for messages: "tokenizer"."""
+    build: Callable[[Any], nn.Module]
+    """A network with random weights; its `config` is the one given."""
+    blocks: Callable[[Any], int]
+    """Repeated blocks that a config asks for. Each owns a tensor, so a file with fewer tensors is refused unbuilt."""
+
+
+def _blocks_of_tokenizer(config: NetworkConfig) -> int:
+    middle = 0 if isinstance(config, RecurrentConfig) else 2 * max(config.middle_blocks, 0)
+    return sum(config.encoder_blocks) + sum(config.decoder_blocks) + middle
+
+
+TOKENIZER = "tokenizer"
+KINDS: dict[type, Kind] = {
+    AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
+    RecurrentConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
 }
+"""Every config that is a whole network's."""
+
+PARTS: tuple[type, ...] = (FSQConfig, LFQConfig, ResidualConfig, VQConfig)
+"""Configs within those."""
+
+CLASSES = {cls.__name__: cls for cls in (*KINDS, *PARTS)}
 """Everything a config.json may name; nothing is imported by name."""
 
 MAX_DEPTH = 16
@@ -51,7 +78,7 @@ CONFIG, WEIGHTS, CARD, PRIOR = "config.json", "model.safetensors", "README.md", 
 
 def save(
     folder: str | Path,
-    model: Network,
+    model: nn.Module,
     *,
     card: str,
     extra: dict[str, Any] | None = None,
@@ -62,7 +89,7 @@ def save(
     Args:
         folder: where; made if missing. A folder that holds anything but a checkpoint is refused, not replaced.
             A prior in it goes: it was trained for other weights.
-        model: its config and weights are stored.
+        model: its config, a class of KINDS, and its weights are stored.
         card: Markdown for people: data, recipe, commit, results.
         extra: anything else for config.json that JSON can hold; not part of the fingerprint.
         dtype: of the stored floating-point weights; torch.bfloat16 halves the file. Loading gives float32 again.
@@ -71,8 +98,13 @@ def save(
         The fingerprint, over the weights as stored.
 
     Raises:
-        UsageError: the folder holds other files.
+        UsageError: the folder holds other files, or the model is of no kind that load_module could read back.
     """
+    if type(getattr(model, "config", None)) not in KINDS:
+        raise UsageError(
+            f"a {type(model).__name__} cannot be saved: its config must be one of "
+            f"{', '.join(cls.__name__ for cls in KINDS)}"
+        )
     folder = Path(folder).resolve()
     weights = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().contiguous().cpu()
@@ -90,28 +122,51 @@ def save(
 
 
 def load(folder: str | Path) -> VideoTokenizer:
-    """The tokenizer stored in a folder.
+    """The tokenizer stored in a folder. Raises as load_module does."""
+    model, digest = load_module(folder, TOKENIZER)
+    return VideoTokenizer(model, digest)  # type: ignore[arg-type]  # tokenizers are built by build_network
+
+
+def load_module(folder: str | Path, what: str | None = None) -> tuple[nn.Module, str]:
+    """The network stored in a folder, float32, and its fingerprint.
+
+    Args:
+        what: the kind that is wanted, as KINDS names it; None takes any.
 
     Raises:
         MissingFile: no such folder, or one of its files is missing.
-        CheckpointError: the files are damaged, foreign, or do not belong together.
+        CheckpointError: the files are damaged, foreign, of another kind than wanted, or do not belong together.
     """
     folder = Path(folder)
     _recover(folder)
     description = read_description(folder)
     weights = _read_weights(folder / WEIGHTS)
     config = from_json(description["config"])
-    if not isinstance(config, NetworkConfig):
-        raise CheckpointError(f"{folder} describes a {type(config).__name__}, which is no tokenizer")
+    kind = KINDS.get(type(config))
+    if kind is None or what not in (None, kind.what):
+        found = f"a {type(config).__name__}" + ("" if kind is None else f" ({kind.what})")
+        raise CheckpointError(f"{folder} describes {found}, which is no {what or 'network'}; give the folder of one")
     if fingerprint(description["config"], weights) != description["fingerprint"]:
         raise CheckpointError(
             f"{folder}: {WEIGHTS} and {CONFIG} do not belong together (the fingerprint differs); fetch or save both "
             "again"
         )
-    _check_fit(folder, config, weights)
-    model = build_network(config)
+    _check_fit(folder, kind, config, weights)
+    model = kind.build(config)
     model.load_state_dict(weights)
-    return VideoTokenizer(model, description["fingerprint"])
+    return model, description["fingerprint"]
+
+
+def what_is(folder: str | Path) -> str | None:
+    """The kind of network that a folder's config.json names, unchecked; None where this version knows no such kind.
+
+    Raises:
+        MissingFile, CheckpointError: as read_description.
+    """
+    config = read_description(folder)["config"]
+    name = config.get("type") if isinstance(config, dict) else None
+    cls = CLASSES.get(name) if isinstance(name, str) else None
+    return KINDS[cls].what if cls in KINDS else None
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -191,17 +246,17 @@ def _is_of_type(value: Any, hint: Any) -> bool:
     return type(value) is hint or (hint is float and type(value) is int)
 
 
-def _check_fit(folder: Path, config: NetworkConfig, weights: dict[str, Tensor]) -> None:
+def _check_fit(folder: Path, kind: Kind, config: Any, weights: dict[str, Tensor]) -> None:
     """Compare the weights with the network that the config asks for, before any memory is given to it."""
-    middle = 0 if isinstance(config, RecurrentConfig) else 2 * max(config.middle_blocks, 0)
-    blocks = sum(config.encoder_blocks) + sum(config.decoder_blocks) + middle
+    blocks = kind.blocks(config)
     if blocks > len(weights):  # a block owns several tensors; a config that asks for a million is not built to find out
         raise CheckpointError(f"{folder}: {CONFIG} asks for {blocks} blocks but {WEIGHTS} has {len(weights)} tensors")
-    if isinstance(config.quantizer, ResidualConfig) and config.quantizer.num_levels > MAX_LEVELS:
-        raise CheckpointError(f"{folder}: {CONFIG} asks for {config.quantizer.num_levels} levels of quantizers")
+    quantizer = getattr(config, "quantizer", None)
+    if isinstance(quantizer, ResidualConfig) and quantizer.num_levels > MAX_LEVELS:
+        raise CheckpointError(f"{folder}: {CONFIG} asks for {quantizer.num_levels} levels of quantizers")
     try:
         with torch.device("meta"):
-            wanted = build_network(config).state_dict()
+            wanted = kind.build(config).state_dict()
     except (ConfigError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: no network can be built as {CONFIG} says: {error}") from error
     for problem, names in (

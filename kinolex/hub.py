@@ -18,9 +18,10 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT = "video-nano"
 
 
-def shipped() -> list[str]:
-    """Names of the weights inside the package."""
-    return sorted(folder.parent.name for folder in PRETRAINED.glob(f"*/{checkpoint.CONFIG}"))
+def shipped(what: str | None = checkpoint.TOKENIZER) -> list[str]:
+    """Names of the networks inside the package: of one kind as kinolex.checkpoint.KINDS names it, or all (None)."""
+    folders = (path.parent for path in PRETRAINED.glob(f"*/{checkpoint.CONFIG}"))
+    return sorted(folder.name for folder in folders if what is None or checkpoint.what_is(folder) == what)
 
 
 def locate(name: str | Path) -> Path:
@@ -38,7 +39,7 @@ def locate(name: str | Path) -> Path:
     if len(parts) == 2 and all(parts) and not str(name).startswith("."):
         return _fetch(str(name))
     raise UnknownModel(
-        f"no model {str(name)!r}: it is neither shipped ({', '.join(shipped()) or 'none'}), nor a folder, "
+        f"no model {str(name)!r}: it is neither shipped ({', '.join(shipped(None)) or 'none'}), nor a folder, "
         "nor a hub repository (owner/name)"
     )
 
@@ -49,7 +50,7 @@ def load(name: str | Path = DEFAULT) -> VideoTokenizer:
 
 
 def name_of(fingerprint: str) -> str:
-    """The shipped model with this fingerprint.
+    """The shipped tokenizer with this fingerprint.
 
     Raises:
         UnknownModel: none has it.
@@ -80,7 +81,7 @@ def load_prior(name: str | Path, tokenizer: VideoTokenizer) -> Prior:
 
 def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
     """Upload a checkpoint folder to the hub; returns its address. Needs `pip install kinolex[hub]` and a login."""
-    checkpoint.load(folder)  # refuse to publish what could not be loaded
+    checkpoint.load_module(folder)  # refuse to publish what could not be loaded
     _require_hub(f"pushing to {repository}")
     from huggingface_hub import HfApi
 

@@ -224,3 +224,17 @@ def test_shipped_weights_load_and_carry_a_card(name: str) -> None:
 
 def test_the_default_model_is_shipped() -> None:
     assert hub.DEFAULT in hub.shipped()
+
+
+def test_a_network_of_another_kind_is_refused_by_name(folder: Path) -> None:
+    module, digest = checkpoint.load_module(folder, checkpoint.TOKENIZER)
+    assert isinstance(module, Autoencoder3D) and digest == checkpoint.load(folder).fingerprint
+    assert checkpoint.what_is(folder) == checkpoint.TOKENIZER
+    with pytest.raises(CheckpointError, match=r"AutoencoderConfig \(tokenizer\), which is no clip features"):
+        checkpoint.load_module(folder, "clip features")
+    change(folder, config={"type": "FSQConfig", "levels": [8, 8]})
+    assert checkpoint.what_is(folder) is None
+    with pytest.raises(CheckpointError, match="FSQConfig, which is no network"):
+        checkpoint.load_module(folder)
+    with pytest.raises(UsageError, match="Linear cannot be saved"):
+        checkpoint.save(folder, torch.nn.Linear(2, 2), card="")
