@@ -1,0 +1,94 @@
+"""The verbs as commands: parse, call kinolex.api, print. torch is imported when a command runs, not before.
+
+A command is a function of one of this folder's files, with its help as docstring, and a line of the tables below.
+
+Exit codes: 0 done, 1 an examination found something wrong (doctor, data check), 2 bad input or usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import tyro
+
+from kinolex.cli import codec, data, evaluation, files, training
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the command `kinolex`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) > 1 and arguments[0] in GROUPS:
+        group = arguments[0]
+        raise SystemExit(_run(GROUPS[group], arguments[1:], f"kinolex {group}"))
+    if arguments == ["--version"]:
+        from kinolex import __version__
+
+        print(f"kinolex {__version__}")
+        raise SystemExit(0)
+    raise SystemExit(_run(COMMANDS, arguments, "kinolex"))
+
+
+def _data() -> None:
+    """Collections: kinolex data check | index | pack | worlds (each with --help)."""
+    raise SystemExit(_run(GROUPS["data"], ["--help"], "kinolex data"))
+
+
+def _eval() -> None:
+    """Measure: kinolex eval reconstruction | rate-distortion (each with --help)."""
+    raise SystemExit(_run(GROUPS["eval"], ["--help"], "kinolex eval"))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": files.demo,
+    "roundtrip": files.roundtrip,
+    "encode": files.encode,
+    "decode": files.decode,
+    "compress": codec.compress,
+    "decompress": codec.decompress,
+    "info": files.info,
+    "train": training.train,
+    "doctor": training.doctor,
+    "data": _data,
+    "eval": _eval,
+}
+"""In the order of the help."""
+
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "data": {
+        "check": data.check,
+        "index": data.index,
+        "pack": data.pack,
+        "worlds": data.worlds,
+    },
+    "eval": {
+        "reconstruction": evaluation.reconstruction,
+        "rate-distortion": evaluation.rate_distortion,
+    },
+}
+
+
+def _run(commands: dict[str, Callable[..., None]], arguments: list[str], name: str) -> int:
+    """Call the command that the arguments name; the exit code."""
+    from kinolex.errors import KinolexError
+
+    app = tyro.extras.SubcommandApp()
+    for command, function in commands.items():
+        app.command(name=command)(function)
+    try:
+        app.cli(args=arguments or ["--help"], prog=name, use_underscores=False)
+    except KinolexError as error:
+        print(f"kinolex: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kinolex: interrupted; nothing half-written was left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stdout = None  # the reader of our output has left, e.g. `| head`; nobody to tell
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"kinolex: {error.filename}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
+        return 2
+    return 0

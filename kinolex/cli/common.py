@@ -1,0 +1,77 @@
+"""What the commands share: kinds of arguments, the model of a call, and how figures and progress are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+Source = Annotated[Path, tyro.conf.Positional]
+Target = Annotated[Path, tyro.conf.Positional]
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def load(model: str, device: str) -> Any:
+    """The tokenizer that a name, folder or hub repository means."""
+    from kinolex import hub
+
+    check_device(device)
+    return hub.load(model).to(device)
+
+
+def check_device(device: str) -> None:
+    """Names only; whether it can be used is found out by using it."""
+    from kinolex.errors import UsageError
+
+    if device.partition(":")[0] not in DEVICES:
+        raise UsageError(f"no device {device!r}; give one of {', '.join(DEVICES)}, with an index such as cuda:1")
+
+
+def to_json(value: Any) -> str:
+    """One line, with letters as they are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def show(facts: dict[str, Any], as_json: bool) -> None:
+    """Print figures, one a line or as JSON."""
+    if as_json:
+        print(to_json(facts))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        print(f"{name.replace('_', ' '):{width}}  {shown}")
+
+
+@contextmanager
+def frames_bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on stderr, for the callbacks of the verbs: done, and how many there are if that is known."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + " {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=Console(stderr=True), transient=False)
+    task = progress.add_task(title, total=None, rate="")
+
+    def on_frames(done: int, total: int | None) -> None:
+        progress.start()  # not before the first frames are through: a refused file gives its message and no bar
+        speed = progress.tasks[task].speed
+        rate = f"{speed:.0f}/s" if speed else ""
+        progress.update(task, completed=done, total=total, rate=rate)
+
+    try:
+        yield on_frames
+    finally:
+        if progress.live.is_started:
+            progress.stop()

@@ -1,0 +1,103 @@
+"""Measured results: eval reconstruction, rate-distortion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kinolex.cli.common import frames_bar, load, show
+
+
+def reconstruction(
+    data: Path,
+    out: Path = Path("out/eval"),
+    model: str = "video-nano",
+    sets: tuple[str, ...] = ("clips", "sequences"),
+    lines: int = 128,
+    max_frames: int | None = 65,
+    compare: tuple[Path, ...] = (),
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Fidelity of a tokenizer on held-out clips, as JSON and as a page with pictures.
+
+    Example: kinolex eval reconstruction --data DATA --model video-nano --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set.
+        out: gets a JSON file and a page with pictures.
+        model: shipped name, folder, or hub repository.
+        sets: sub-folders whose test split is measured.
+        lines: clips are scaled down to this short side.
+        max_frames: only the first frames of each clip; None for all.
+        compare: earlier results of the same protocol, to stand beside, e.g. results/codecs_*.json.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the means as JSON.
+    """
+    from rich.console import Console
+
+    from kinolex.evaluation import ReconstructionProtocol, evaluate_reconstruction, read_result
+
+    features = data / "perceptual" / "squeezenet_v1_0_imagenet.safetensors"
+    say = Console(stderr=True).print
+    if not features.is_file():
+        say(f"no perceptual network at {features}: squeezenet_distance is not measured")
+    result = evaluate_reconstruction(
+        load(model, device),
+        data,
+        ReconstructionProtocol(sets=sets, lines=lines, max_frames=max_frames),
+        features if features.is_file() else None,
+        out,
+        name=f"reconstruction_{Path(model).name}",
+        compare=[read_result(path) for path in compare],
+        command=f"kinolex eval reconstruction --data DIR --model {model}",
+        progress=lambda line: say(line, highlight=False),
+    )
+    means = {name: figures["mean"] for name, figures in result["mean"].items()}
+    show(means | {"page": str(out / f"{result['name']}.html")}, json)
+
+
+def rate_distortion(
+    data: Path,
+    out: Path = Path("out/eval"),
+    model: str = "video-nano",
+    sets: tuple[str, ...] = ("clips", "sequences", "codec_seq"),
+    image_sets: tuple[str, ...] = ("kodak",),
+    lines: int = 128,
+    qualities: tuple[int, ...] = (0, 20, 40, 65, 80, 95),
+    chunk_frames: int | None = None,
+    veryslow: bool = True,
+    reuse: tuple[Path, ...] = (),
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """.klx files beside x264, x265, SVT-AV1, JPEG, WebP and AVIF: BD-rates, charts, pictures at equal bytes.
+
+    Example: kinolex eval rate-distortion --data DATA --model video-nano --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set.
+        out: gets JSON, pages and charts; call again to go on after an interruption.
+        model: shipped name, folder, or hub repository.
+        sets: of videos; the test split where a set has one, else all of it.
+        image_sets: of pictures, at 256 lines; give it without a value for none.
+        lines: videos are scaled to this short side.
+        qualities: points of the .klx curves, lowest first.
+        chunk_frames: frames coded together; by default the whole clip, as the codecs may.
+        veryslow: measure that preset of x264 and x265 too.
+        reuse: earlier results or row files, whose figures are taken where nothing has changed.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures at matched bytes as JSON.
+    """
+    from kinolex import hub
+    from kinolex.evaluation import KlxEvaluation, codecs, evaluate_klx
+
+    tokenizer, name = load(model, device), Path(model).name
+    presets = (*codecs.CODECS, *(codecs.VERYSLOW if veryslow else ()))
+    plan = KlxEvaluation(sets, image_sets, lines, qualities=qualities, chunk_frames=chunk_frames, codecs=presets)
+    with frames_bar("rate-distortion", "points") as bar:
+        prior = hub.load_prior(model, tokenizer)
+        results = evaluate_klx(tokenizer, prior, data, out, plan, name=name, reuse=reuse, on_points=bar)
+    # The mean over the points of a curve says nothing.
+    means = ((f"{one['name']} {key}", value["mean"]) for one in results for key, value in one["mean"].items())
+    facts = {name: mean for name, mean in means if not name.endswith(" psnr_db")}
+    show(facts | {"pages": str(out)}, json)
