@@ -29,6 +29,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
+from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
@@ -55,10 +56,11 @@ def _blocks_of_tokenizer(config: NetworkConfig) -> int:
     return sum(config.encoder_blocks) + sum(config.decoder_blocks) + middle
 
 
-TOKENIZER = "tokenizer"
+TOKENIZER, GENERATOR = "tokenizer", "generator"
 KINDS: dict[type, Kind] = {
     AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     RecurrentConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
+    MaskedConfig: Kind(GENERATOR, MaskedTransformer, lambda config: config.depth + len(config.factors)),
 }
 """Every config that is a whole network's."""
 
@@ -72,6 +74,9 @@ MAX_DEPTH = 16
 """Lists and classes within one another in a config; the presets need three."""
 MAX_LEVELS = 1024
 """Levels of a residual quantizer; they may own no tensor, so their number cannot be checked against the weights."""
+
+SCALE = ".row_scale"
+"""Ends the name of the scales of an int8 matrix."""
 
 CONFIG, WEIGHTS, CARD, PRIOR = "config.json", "model.safetensors", "README.md", "prior.safetensors"
 
@@ -92,7 +97,8 @@ def save(
         model: its config, a class of KINDS, and its weights are stored.
         card: Markdown for people: data, recipe, commit, results.
         extra: anything else for config.json that JSON can hold; not part of the fingerprint.
-        dtype: of the stored floating-point weights; torch.bfloat16 halves the file. Loading gives float32 again.
+        dtype: of the stored floating-point weights; torch.bfloat16 halves the file, torch.int8 halves it
+            again (matrices only, a scale for each row; fit for transformers). Loading gives float32 again.
 
     Returns:
         The fingerprint, over the weights as stored.
@@ -106,10 +112,7 @@ def save(
             f"{', '.join(cls.__name__ for cls in KINDS)}"
         )
     folder = Path(folder).resolve()
-    weights = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().contiguous().cpu()
-        for name, tensor in model.state_dict().items()
-    }
+    weights = _stored(model.state_dict(), dtype)
     config = to_json(model.config)
     digest = fingerprint(config, weights)
     description = {"format": FORMAT, "fingerprint": digest, "config": config, "extra": extra or {}}
@@ -151,10 +154,40 @@ def load_module(folder: str | Path, what: str | None = None) -> tuple[nn.Module,
             f"{folder}: {WEIGHTS} and {CONFIG} do not belong together (the fingerprint differs); fetch or save both "
             "again"
         )
+    weights = _restored(weights)
     _check_fit(folder, kind, config, weights)
     model = kind.build(config)
     model.load_state_dict(weights)
     return model, description["fingerprint"]
+
+
+def _stored(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors as they are written: floating-point ones in dtype; as int8, rows with a scale each."""
+    weights: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu()
+        if dtype == torch.int8 and tensor.is_floating_point() and tensor.ndim > 1:
+            scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
+            shaped = scale.view(-1, *[1] * (tensor.ndim - 1))
+            weights[name] = (tensor / shaped).round().to(torch.int8)
+            weights[name + SCALE] = scale
+        elif tensor.is_floating_point() and dtype != torch.int8:
+            weights[name] = tensor.to(dtype)
+        else:
+            weights[name] = tensor
+    return {name: tensor.contiguous() for name, tensor in weights.items()}
+
+
+def _restored(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of _stored for rows with scales; what does not fit together is left for _check_fit to refuse."""
+    whole: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        scale = weights.get(name + SCALE)
+        if scale is not None and tensor.dtype == torch.int8 and tensor.ndim > 1 and scale.shape == tensor.shape[:1]:
+            whole[name] = tensor.float() * scale.float().view(-1, *[1] * (tensor.ndim - 1))
+        elif not (name.endswith(SCALE) and weights.get(name.removesuffix(SCALE), tensor).dtype == torch.int8):
+            whole[name] = tensor
+    return whole
 
 
 def what_is(folder: str | Path) -> str | None:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kinolex.data.packs import Pack
+from kinolex.data.packs import Pack, PackItem
 from kinolex.errors import ConfigError, DataError
 
 FRAMES_PER_SLOT = 64
@@ -168,24 +168,31 @@ class Loader:
     def _draw(self, kind: str, step: int, batch: int, frames: int, slots: list[tuple[Pack, int]]) -> Tensor | None:
         if not batch:
             return None
-        samples = []
-        for position in range(self.rank, batch, self.world_size):
-            number = step * batch + position
-            rng = np.random.default_rng([self.config.seed, len(kind), number])
-            if kind == "video" and rng.random() < self.config.world_fraction:
-                assert self.render_world is not None
-                samples.append(self.render_world(int(rng.integers(2**31)), frames, self.config.crop))
-                continue
-            order = self._order(kind, number // len(slots), len(slots))
-            pack, index = slots[order[number % len(slots)]]
-            source_THWC = pack.frames_THWC(index)
-            if kind == "image" and frames > 1 and rng.random() >= STILL_FRACTION:
-                samples.append(_panned(source_THWC[0], frames, self.config.crop, rng))
-            else:
-                samples.append(self._crop(source_THWC, frames, rng))
+        samples = [
+            self._sample(kind, step * batch + position, frames, slots)[0]
+            for position in range(self.rank, batch, self.world_size)
+        ]
         if not samples:
             return None
         return torch.from_numpy(np.stack(samples)).permute(0, 4, 1, 2, 3)
+
+    def clip(self, number: int) -> tuple[np.ndarray, PackItem | None]:
+        """The video sample with this number, T H W C, and the pack item it was cut from; None of a world."""
+        return self._sample("video", number, self.config.clip_frames, self.video_slots)
+
+    def _sample(
+        self, kind: str, number: int, frames: int, slots: list[tuple[Pack, int]]
+    ) -> tuple[np.ndarray, PackItem | None]:
+        rng = np.random.default_rng([self.config.seed, len(kind), number])
+        if kind == "video" and rng.random() < self.config.world_fraction:
+            assert self.render_world is not None
+            return self.render_world(int(rng.integers(2**31)), frames, self.config.crop), None
+        order = self._order(kind, number // len(slots), len(slots))
+        pack, index = slots[order[number % len(slots)]]
+        source_THWC = pack.frames_THWC(index)
+        if kind == "image" and frames > 1 and rng.random() >= STILL_FRACTION:
+            return _panned(source_THWC[0], frames, self.config.crop, rng), pack.items[index]
+        return self._crop(source_THWC, frames, rng), pack.items[index]
 
     def _order(self, kind: str, epoch: int, size: int) -> np.ndarray:
         key = (kind, epoch)

@@ -1,4 +1,4 @@
-"""Muon for convolution kernels, AdamW for everything else, one learning-rate curve over both.
+"""Muon for convolution kernels and the matrices of transformer blocks, AdamW for everything else, one learning-rate curve over both.
 
 Muon replaces the momentum of a matrix by the nearest orthogonal matrix (five Newton-Schulz steps), so that every
 direction
@@ -71,7 +71,8 @@ class Optimizers:
         self.config, self.total_steps = config, total_steps
         kernels, rest = [], []
         for name, parameter in model.named_parameters():
-            is_kernel = parameter.ndim >= 4 and not name.startswith(ENDS)
+            is_matrix = parameter.ndim == 2 and name.startswith("blocks.")
+            is_kernel = (parameter.ndim >= 4 or is_matrix) and not name.startswith(ENDS)
             (kernels if is_kernel else rest).append(parameter)
         self.muon = Muon(kernels, lr=config.muon_lr, weight_decay=config.weight_decay)
         self.adam = torch.optim.AdamW(rest, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0)

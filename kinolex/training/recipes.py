@@ -2,6 +2,7 @@
 
 recipe.py: config() -> TrainConfig        data folder/NAME for every name in config.data -> packs -> Trainer -> weights
                     -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
+                    -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
 
 Under torchrun every process calls the same function; the first builds the packs and writes.
 """
@@ -22,6 +23,7 @@ from kinolex.tokenizers.networks import Network
 from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
+from kinolex.training.generator_run import GeneratorTrainConfig, GeneratorTrainer
 from kinolex.training.prior_run import PriorTrainConfig, PriorTrainer, save_with_prior
 from kinolex.training.processes import joined, rank, wait_for_all
 
@@ -29,12 +31,15 @@ FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
 
 
-def load_recipe(path: str | Path) -> TrainConfig | PriorTrainConfig:
+Recipe = TrainConfig | PriorTrainConfig | GeneratorTrainConfig
+
+
+def load_recipe(path: str | Path) -> Recipe:
     """What a recipe file describes.
 
     Raises:
         MissingFile: no such file.
-        UsageError: the file has no config() that returns a TrainConfig or a PriorTrainConfig.
+        UsageError: the file has no config() that returns a config of one of the kinds of Recipe.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,16 +50,17 @@ def load_recipe(path: str | Path) -> TrainConfig | PriorTrainConfig:
     spec.loader.exec_module(module)
     make: Callable[[], object] | None = getattr(module, "config", None)
     config = make() if make is not None else None
-    if not isinstance(config, TrainConfig | PriorTrainConfig):
+    if not isinstance(config, Recipe):
         raise UsageError(
-            f"{path} must define config() returning a kinolex.training.config.TrainConfig, or for the prior of a codec "
-            "a kinolex.training.prior_run.PriorTrainConfig"
+            f"{path} must define config() returning a kinolex.training.config.TrainConfig, for the prior of a codec "
+            "a kinolex.training.prior_run.PriorTrainConfig, for a generator a "
+            "kinolex.training.generator_run.GeneratorTrainConfig"
         )
     return config
 
 
-def open_packs(config: TrainConfig | PriorTrainConfig, data: Path, cache: Path) -> list[Pack]:
-    """The recipe's collections as packs, built below `cache` the first time.
+def open_packs(config: Recipe, data: Path, cache: Path) -> list[Pack]:
+    """The recipe's collections as packs, in their order, built below `cache` the first time.
 
     Raises:
         DataError: a collection is not below the data folder, or has no training entries.
@@ -97,7 +103,7 @@ def train_from_recipe(
     init: str | Path | None = None,
     render_world: RenderWorld | None = None,
 ) -> Path:
-    """Train, or go on training, what a recipe describes: a tokenizer or the prior of one.
+    """Train, or go on training, what a recipe describes: a tokenizer, the prior of one, or a generator.
 
     Args:
         recipe: a Python file with config().
@@ -107,19 +113,21 @@ def train_from_recipe(
         device: of the network.
         cache: where packs are kept; out/packs if None.
         init: shipped name, checkpoint folder or hub repository to start from, only looked at when out has no run yet;
-            of a prior, the tokenizer that it is for.
+            of a prior or a generator, the tokenizer that it is for.
 
     Returns:
         The folder of the weights, loadable with kinolex.load; a prior lies there beside its tokenizer.
 
     Raises:
-        UsageError: minutes that are not positive, or as load_recipe; a prior for several processes.
+        UsageError: minutes that are not positive, or as load_recipe; a prior or generator for several processes.
     """
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
     config, data, out = load_recipe(recipe), Path(data), Path(out)
     if isinstance(config, PriorTrainConfig):
         return _train_prior(config, data, out, minutes, device, cache, init, render_world)
+    if isinstance(config, GeneratorTrainConfig):
+        return _train_generator(config, data, out, minutes, device, cache, init, Path(recipe).name)
     features = data / FEATURES
     with joined(device) as device:
         cache = Path(cache) if cache is not None else out / "packs"
@@ -165,3 +173,26 @@ def _train_prior(
     trainer = PriorTrainer(config, tokenizer, packs, out, render_world=render_world)
     trainer.run(minutes=minutes)
     return save_with_prior(trainer, out / "weights")
+
+
+def _train_generator(
+    config: GeneratorTrainConfig,
+    data: Path,
+    out: Path,
+    minutes: float | None,
+    device: str,
+    cache: str | Path | None,
+    init: str | Path | None,
+    name: str,
+) -> Path:
+    if world_size() > 1:
+        raise UsageError("a generator trains in one process; start it without torchrun")
+    config = config if init is None else replace(config, tokenizer=str(init))
+    packs = open_packs(config, data, Path(cache) if cache is not None else out / "packs")
+    folders = {name: pack.folder for name, pack in zip(config.data, packs, strict=True)}
+    trainer = GeneratorTrainer(config, hub.load(config.tokenizer), folders, out, device=device)
+    trainer.run(minutes=minutes)
+    done = f"{trainer.counters.step} of {config.steps}"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
+    checkpoint.save(out / "weights", trainer.average, card=card)
+    return out / "weights"

@@ -82,6 +82,10 @@ def render(seed: int, config: WorldConfig | None = None) -> World:
 
 
 def render_frames(seed: int, frames: int, side: int) -> NDArray[np.uint8]:
-    """Only the picture, T H W C, for training loaders."""
-    config = WorldConfig(frames=frames, height=side, width=side, fps=Fraction(24))
-    return render_frames_THWC(draw_scene(seed, config), config)
+    """Only the picture, T H W C, for training loaders; every other world is a window of one twice as large."""
+    rng = np.random.default_rng([seed, 6472])
+    large = 2 * side if rng.random() < 0.5 else side
+    config = WorldConfig(frames=frames, height=large, width=large, fps=Fraction(24))
+    frames_THWC = render_frames_THWC(draw_scene(seed, config), config)
+    top, left = rng.integers(0, large - side + 1, 2)
+    return np.ascontiguousarray(frames_THWC[:, top : top + side, left : left + side])

@@ -1,0 +1,123 @@
+"""Transformer blocks: attention over a flat sequence, rotary positions in time, rows and columns, a cache of the past.
+
+Source: Vaswani et al. 2017, arXiv 1706.03762; rotary positions: arXiv 2104.09864; BERT's order of norms: 1810.04805.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+ROTARY_BASE = 100.0
+"""Wave lengths reach from 2 pi to this many times as much; a grid has tens of positions on an axis, not thousands."""
+
+
+class KeyValueCache:
+    """Keys and values of the positions seen so far, one pair a layer; for one forward pass after the other."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, layer: nn.Module, keys_BNLK: Tensor, values_BNLK: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values up to now, these included."""
+        if layer in self._pairs:
+            before_keys, before_values = self._pairs[layer]
+            keys_BNLK = torch.cat([before_keys, keys_BNLK], dim=2)
+            values_BNLK = torch.cat([before_values, values_BNLK], dim=2)
+        self._pairs[layer] = keys_BNLK, values_BNLK
+        return keys_BNLK, values_BNLK
+
+    @property
+    def length(self) -> int:
+        return next(iter(self._pairs.values()))[0].shape[2] if self._pairs else 0
+
+
+def rotary_angles(places_L3: Tensor, head_width: int) -> Tensor:
+    """Angles [L, K / 2] of a head: a quarter of its pairs turn with time, the others with rows and columns.
+
+    Args:
+        places_L3: time, row and column of every position, float.
+    """
+    pairs = head_width // 2
+    shares = (pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8)
+    angles = []
+    for axis, count in enumerate(shares):
+        rates = ROTARY_BASE ** -(torch.arange(count, device=places_L3.device) / max(count, 1))
+        angles.append(places_L3[:, axis : axis + 1] * rates)
+    return torch.cat(angles, dim=1)
+
+
+def rotate(heads_BNLK: Tensor, angles_LJ: Tensor) -> Tensor:
+    """Turn pairs (first half, second half) of every head by the angles of its position."""
+    cos_LJ, sin_LJ = angles_LJ.cos().to(heads_BNLK.dtype), angles_LJ.sin().to(heads_BNLK.dtype)
+    real, imaginary = heads_BNLK.chunk(2, dim=-1)
+    return torch.cat([real * cos_LJ - imaginary * sin_LJ, real * sin_LJ + imaginary * cos_LJ], dim=-1)
+
+
+class Attention(nn.Module):
+    """Self-attention.
+
+    Args:
+        normalised: scale queries and keys to unit root mean square, which keeps large learning rates stable.
+    """
+
+    def __init__(self, width: int, heads: int, *, normalised: bool, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.normalised, self.dropout = heads, normalised, dropout
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, inputs_BLD: Tensor, angles_LJ: Tensor | None, mask_LL: Tensor | None, cache: KeyValueCache | None
+    ) -> Tensor:
+        queries, keys, values = rearrange(
+            self.query_key_value(inputs_BLD), "b l (three n k) -> three b n l k", three=3, n=self.heads
+        )
+        if self.normalised:
+            queries, keys = (F.rms_norm(heads, heads.shape[-1:]) for heads in (queries, keys))
+        if angles_LJ is not None:
+            queries, keys = rotate(queries, angles_LJ), rotate(keys, angles_LJ)
+        queries, keys = queries.to(values.dtype), keys.to(values.dtype)
+        if cache is not None:
+            keys, values = cache.extend(self, keys, values)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask_LL, dropout_p=dropout)
+        return self.out(rearrange(mixed, "b n l k -> b l (n k)"))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and a two-layer perceptron, each with a skip.
+
+    Args:
+        post_norm: normalise after the skip, as BERT and MAGVIT do, instead of before the layer.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, post_norm: bool, normalised: bool, dropout: float, expansion: int = 4
+    ) -> None:
+        super().__init__()
+        self.post_norm = post_norm
+        self.attention = Attention(width, heads, normalised=normalised, dropout=dropout)
+        self.norm_attention, self.norm_perceptron = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, expansion * width), nn.Linear(expansion * width, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        inputs_BLD: Tensor,
+        angles_LJ: Tensor | None = None,
+        mask_LL: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        if self.post_norm:
+            mixed = self.drop(self.attention(inputs_BLD, angles_LJ, mask_LL, cache))
+            inputs_BLD = self.norm_attention(inputs_BLD + mixed)
+            return self.norm_perceptron(inputs_BLD + self.drop(self._perceptron(inputs_BLD)))
+        mixed = self.attention(self.norm_attention(inputs_BLD), angles_LJ, mask_LL, cache)
+        inputs_BLD = inputs_BLD + self.drop(mixed)
+        return inputs_BLD + self.drop(self._perceptron(self.norm_perceptron(inputs_BLD)))
+
+    def _perceptron(self, inputs_BLD: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(inputs_BLD)))

@@ -1,0 +1,1 @@
+"""Ids in, logits out, nothing else: networks that predict tokens."""

@@ -1,0 +1,1 @@
+"""From logits to ids: orders, temperatures and choices, over functions and never over models."""

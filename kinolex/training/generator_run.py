@@ -1,0 +1,290 @@
+"""Train a masked generator: windows of tokens, some of them back to the task's condition or hidden, all to be predicted.
+
+    Drawn --window, task--> clean, condition --corrupt by COMMIT--> MaskedTransformer --> nats of every token
+
+A step takes clips of one source, so that no batch needs padding; each sample has a task, a share of corrupted tokens
+and a window of its own.
+
+Source: MAGVIT, arXiv 2212.05199, section 3.2 (COMMIT).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from kinolex import checkpoint
+from kinolex.errors import CheckpointError, ConfigError
+from kinolex.masks import HIDDEN, SCHEDULES
+from kinolex.models.factors import split_ids
+from kinolex.models.masked import MaskedConfig, MaskedTransformer
+from kinolex.tasks.video import TASKS
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.training.config import OptimizerConfig
+from kinolex.training.engine import stop_requests
+from kinolex.training.optimizer import Optimizers, gradient_norm_
+from kinolex.training.progress import Progress
+from kinolex.training.state import Counters, load_state, save_state
+from kinolex.training.token_draws import ENCODED_TASKS, Drawn, DrawPlan, DrawSource, draw
+
+DERIVED_TASKS = ("frame-prediction", "class", "class-prediction")
+"""Tasks whose condition is part of the clean tokens."""
+MAX_LATENTS_GIVEN = 3
+INSIDE_SHARE = 0.35
+"""Of the windows of derived tasks begin inside a stream."""
+CONTINUED_SHARE = 0.5
+"""Of the windows inside a stream with an encoded condition also have settled tokens at their start."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorTrainConfig:
+    """A recipe for a masked generator."""
+
+    tokenizer: str
+    """Shipped name, folder or hub repository; every process that draws tokens loads it."""
+    network: MaskedConfig
+    """Its field tokenizer is filled in by the trainer."""
+    sources: tuple[DrawSource, ...]
+    steps: int
+    task_shares: tuple[tuple[str, float], ...] = (
+        *(("frame-prediction", 0.15), ("class", 0.2), ("class-prediction", 0.1)),
+        ("encoded", 0.55),
+    )
+    """How often each derived task is posed; "encoded" stands for the tasks of token_draws.ENCODED_TASKS."""
+    corruption: str = "commit"
+    """"commit", or "mask": hidden instead of the condition's tokens, as MaskGIT does."""
+    losses: tuple[str, ...] = ("refine", "mask", "reconstruct")
+    """Which tokens teach: those given back as the condition's, the hidden ones, the untouched ones."""
+    word_dropout: float = 0.15
+    """Share of classes and captions left unsaid, for guidance."""
+    label_smoothing: float = 1e-4
+    clip_latents: int = 9
+    """Latent frames per drawn clip."""
+    lines: int = 128
+    max_frames: int | None = 300
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.998, warmup_steps=100)
+    )
+    save_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sources or self.steps < 1 or self.clip_latents < self.network.latent_frames:
+            raise ConfigError(
+                f"a generator needs sources, steps and clips of at least {self.network.latent_frames} latent frames, "
+                f"got {len(self.sources)}, {self.steps} and {self.clip_latents}"
+            )
+        if self.corruption not in ("commit", "mask"):
+            raise ConfigError(f'corruption must be "commit" or "mask", got {self.corruption!r}')
+        if not self.losses or set(self.losses) - {"refine", "mask", "reconstruct"}:
+            raise ConfigError(f"losses must be among refine, mask and reconstruct, got {self.losses}")
+        unknown = {name for name, _ in self.task_shares} - {*DERIVED_TASKS, "encoded"}
+        if unknown or not self.task_shares or min(share for _, share in self.task_shares) < 0:
+            raise ConfigError(f"task_shares may name {DERIVED_TASKS} and encoded, got {self.task_shares}")
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Every collection that a source draws from."""
+        return tuple(dict.fromkeys(name for source in self.sources for name in source.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One sample before corruption."""
+
+    clean_thw: Tensor
+    condition_thw: Tensor
+    task: int
+    words_P: Tensor
+    first: bool
+
+
+class GeneratorTrainer:
+    """One run; `run` can be called again, also by another process, to go on.
+
+    Args:
+        config: the whole recipe.
+        tokenizer: the one that config names.
+        packs: folders of packs by collection.
+        folder: tokens, state and log.
+
+    Raises:
+        CheckpointError: the folder holds a run of another recipe or tokenizer.
+        ConfigError: factors that do not multiply to the tokenizer's vocabulary.
+    """
+
+    def __init__(
+        self,
+        config: GeneratorTrainConfig,
+        tokenizer: VideoTokenizer,
+        packs: dict[str, Path],
+        folder: Path,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        self.config, self.folder, self.device = config, folder, torch.device(device)
+        if math.prod(config.network.factors) != tokenizer.vocab_size or tokenizer.num_levels != 1:
+            raise ConfigError(
+                f"factors {config.network.factors} do not make the {tokenizer.vocab_size} ids of {config.tokenizer}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self.network = replace(config.network, tokenizer=tokenizer.fingerprint)
+        time_factor = tokenizer.pixels_per_token[0]
+        self.plan = DrawPlan(
+            config.tokenizer,
+            self.network.words,
+            self.network.max_words,
+            1 + time_factor * (self.network.latent_frames - 1),
+            1 + time_factor * (config.clip_latents - 1),
+            config.seed,
+        )
+        self.packs = packs
+        fields = asdict(config)
+        fields.pop("save_every")
+        text = json.dumps([fields, tokenizer.fingerprint], sort_keys=True)
+        self.counters = Counters(config_hash=hashlib.sha256(text.encode()).hexdigest()[:16])
+        torch.manual_seed(config.seed)
+        self.model = MaskedTransformer(self.network).to(self.device)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
+        if self.state_path.exists():
+            self._load()
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def run(self, *, minutes: float | None = None) -> MaskedTransformer:
+        """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        drawn = {source.name: self._drawn(source) for source in self.config.sources}
+        total = self.config.steps
+        progress = Progress(self.folder, total, self.counters.step, vocab_size=math.prod(self.network.factors))
+        with stop_requests() as stop:
+            while self.counters.step < total and not stop.is_set() and time.monotonic() < deadline:
+                figures = self._step(self.counters.step, drawn)
+                progress.step(self.counters.step, figures, None)
+                self.counters.step += 1
+                if self.counters.step % self.config.save_every == 0:
+                    self.save()
+            self.save()
+            progress.close()
+            if stop.is_set():
+                raise KeyboardInterrupt
+        return self.average
+
+    def save(self) -> None:
+        """Write the state; the file is replaced whole."""
+        save_state(self.state_path, self._modules(), self._pair(), self.counters)
+
+    def save_weights(self, target: Path, card: str) -> str:
+        """A checkpoint of the average; returns its fingerprint."""
+        return checkpoint.save(target, self.average, card=card)
+
+    def _drawn(self, source: DrawSource) -> list[Drawn]:
+        folder = self.folder / "tokens" / self.network.tokenizer[:12]
+        return draw(self.plan, source, [self.packs[name] for name in source.data], folder)
+
+    def _step(self, step: int, drawn: dict[str, list[Drawn]]) -> dict[str, float]:
+        """One update; returns figures for the log."""
+        dice = np.random.default_rng([self.config.seed, step])
+        shares = np.array([source.share for source in self.config.sources])
+        source = self.config.sources[int(dice.choice(len(shares), p=shares / shares.sum()))]
+        clips = drawn[source.name]
+        windows = [self._window(clips[int(dice.integers(len(clips)))], dice) for _ in range(source.batch)]
+        self.model.train()
+        torch.manual_seed(int(dice.integers(2**31)))
+        loss, figures = self._loss(windows, dice)
+        loss.backward()
+        figures["gradient_norm"] = gradient_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        if math.isfinite(figures["gradient_norm"]):
+            self.optimizers.step(step)
+        else:
+            self.counters.skipped += 1
+        self.model.zero_grad(set_to_none=True)
+        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                ours.lerp_(theirs, 1 - decay)
+        return figures
+
+    def _window(self, clip: Drawn, dice: np.random.Generator) -> Window:
+        """A stretch of a clip with a task."""
+        names, shares = zip(*self.config.task_shares, strict=True)
+        name = names[int(dice.choice(len(names), p=np.array(shares) / sum(shares)))]
+        length = self.network.latent_frames
+        room = clip.clean_thw.shape[0] - length
+        words_P = torch.zeros_like(clip.words_P)
+        if name == "encoded":
+            index, whole_thw = clip.conditions[int(dice.integers(len(clip.conditions)))]
+            name = ENCODED_TASKS[index]
+            start = int(dice.integers(0, room + 1)) if whole_thw.shape[0] > length else 0
+            clean_thw, condition_thw = (ids[start : start + length].long() for ids in (clip.clean_thw, whole_thw))
+            if start and dice.random() < CONTINUED_SHARE:
+                settled = int(dice.integers(1, MAX_LATENTS_GIVEN + 1))
+                condition_thw = torch.cat([clean_thw[:settled], condition_thw[settled:]])
+        else:
+            start = int(dice.integers(1, room + 1)) if room and dice.random() < INSIDE_SHARE else 0
+            clean_thw = clip.clean_thw[start : start + length].long()
+            latents_given = int(dice.integers(1, MAX_LATENTS_GIVEN + 1)) if start or dice.random() < 0.3 else 1
+            known_thw = TASKS[name].region(*clean_thw.shape, latents_given)
+            condition_thw = torch.where(known_thw, clean_thw, HIDDEN)
+            if TASKS[name].takes_class and dice.random() >= self.config.word_dropout:
+                words_P = clip.words_P
+        return Window(clean_thw, condition_thw, self.network.tasks.index(name), words_P, start == 0)
+
+    def _loss(self, windows: Sequence[Window], dice: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        clean_Bthw = torch.stack([window.clean_thw for window in windows]).to(self.device)
+        condition_Bthw = torch.stack([window.condition_thw for window in windows]).to(self.device)
+        corrupt_Bthw = torch.stack([_corrupted(window.clean_thw.shape, dice) for window in windows]).to(self.device)
+        back_Bthw = condition_Bthw if self.config.corruption == "commit" else torch.full_like(condition_Bthw, HIDDEN)
+        given_Bthw = torch.where(corrupt_Bthw, back_Bthw, clean_Bthw)
+        tasks_B = torch.tensor([window.task for window in windows], device=self.device)
+        words_BP = torch.stack([window.words_P for window in windows]).to(self.device)
+        first_B = torch.tensor([window.first for window in windows], device=self.device)
+        target_BLF = split_ids(rearrange(clean_Bthw, "b t h w -> b (t h w)"), self.network.factors)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            nats_BL = self.model(given_Bthw, tasks_B, words_BP, first_B, target_BLF, self.config.label_smoothing)
+        hidden_BL = (given_Bthw == HIDDEN).flatten(1)
+        refined_BL = corrupt_Bthw.flatten(1) & ~hidden_BL
+        kinds = {"mask": hidden_BL, "refine": refined_BL, "reconstruct": ~corrupt_Bthw.flatten(1)}
+        teaches_BL = torch.stack([kinds[name] for name in self.config.losses]).any(dim=0)
+        loss = (nats_BL * teaches_BL).sum() / teaches_BL.sum().clamp(min=1)
+        figures = {"loss": float(loss.detach())}
+        for name, chosen_BL in kinds.items():
+            if bool(chosen_BL.any()):
+                figures[f"{name}_bits"] = float(nats_BL.detach()[chosen_BL].mean()) / math.log(2)
+        figures["bits_per_position"] = figures.get("mask_bits", figures["loss"] / math.log(2))
+        return loss, figures
+
+    def _load(self) -> None:
+        found = load_state(self.state_path, self._modules(), self._pair())
+        if found.config_hash != self.counters.config_hash:
+            raise CheckpointError(f"{self.folder} holds a run of another recipe or tokenizer; use another --out")
+        self.counters = found
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "average": self.average}
+
+    def _pair(self) -> dict[str, torch.optim.Optimizer]:
+        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
+
+
+def _corrupted(grid: tuple[int, ...], dice: np.random.Generator) -> Tensor:
+    """Which positions of one sample lose their token: a share by the cosine schedule, at least one."""
+    total = math.prod(grid)
+    count = max(1, math.floor(SCHEDULES["cosine"](dice.random()) * total))
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.from_numpy(dice.permutation(total)[:count])] = True
+    return chosen.reshape(grid)
