@@ -27,8 +27,9 @@ from benchmarks._progress import steps
 from benchmarks._write_grids import digit_levels
 from kinolex import hub
 from kinolex.codec import stream as codec
-from kinolex.codec.container import Chunk, parse
+from kinolex.codec.container import Chunk
 from kinolex.codec.entropy import bits_NV
+from kinolex.codec.parser import parse
 from kinolex.codec.priors import History, Prior, Slices, load_prior, to_digits
 from kinolex.compression import FULL_SIZE_QUALITY, compress_stream
 from kinolex.errors import KinolexError

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kinolex import checkpoint, hub
-from kinolex.codec.container import read_index
+from kinolex.codec.parser import read_index
 from kinolex.codec.priors import Prior
 from kinolex.compression import (
     SUFFIX,

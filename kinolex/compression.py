@@ -26,7 +26,8 @@ from torch import Tensor
 
 from kinolex import hub
 from kinolex.codec import stream as codec
-from kinolex.codec.container import Chunk, End, Header, Limits, Parser, packets_before, scaled
+from kinolex.codec.container import Chunk, End, Header, packets_before, scaled
+from kinolex.codec.parser import Limits, Parser
 from kinolex.codec.priors import PLAIN, Prior, to_digits
 from kinolex.codec.rate import DigitChooser
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estimate_bits
@@ -413,7 +414,7 @@ def read_sound(
         up_to_damage: the sound before the damage, instead of an error.
 
     Raises:
-        StreamError, DamagedStream, TruncatedStream: as codec.container.Parser. UnreadableMedia: as media.opus.
+        StreamError, DamagedStream, TruncatedStream: as codec.parser.Parser. UnreadableMedia: as media.opus.
     """
     limits = limits or Limits()
     parser = Parser(limits=limits, tolerate=tolerate)

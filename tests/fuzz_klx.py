@@ -31,8 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kinolex.codec import container
-from kinolex.codec.container import Chunk, Header, Limits, Parser, parse, read_index
+from kinolex.codec import container, fields
+from kinolex.codec.container import Chunk, Header
+from kinolex.codec.parser import Limits, Parser, parse, read_index
 from kinolex.codec.priors import PlainPrior, Prior, load_prior
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, read_at
 from kinolex.errors import DataError, KinolexError
@@ -95,7 +96,7 @@ def below(limit: int, dice: random.Random) -> int:
 
 def false_sync(dice: random.Random) -> bytes:
     """A chunk or an end that claims much."""
-    claim = container._varint(below(2 ** below(30, dice), dice))
+    claim = fields.varint(below(2 ** below(30, dice), dice))
     return container.END_SYNC + claim if dice.random() < 0.5 else container.CHUNK_SYNC + b"\x00\x00" + claim
 
 
@@ -136,7 +137,7 @@ def forged(good: GoodFile, dice: random.Random) -> bytes:
     is_end = stop == len(good.data)
     kept = start + (len(container.MAGIC) + 1 if which == 0 else 2)
     piece = good.data[start:kept] + mutated(good.data[kept : stop - (12 if is_end else 4)], dice)
-    piece += container._checksum(piece)
+    piece += fields.checksum_bytes(piece)
     if is_end:
         piece += len(piece).to_bytes(4, "little") + container.TAIL
     return good.data[:start] + piece + good.data[stop:]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from kinolex import api, checkpoint, hub
-from kinolex.codec.container import read_index
 from kinolex.codec.network import NetworkConfig
+from kinolex.codec.parser import read_index
 from kinolex.codec.priors import save_prior
 from kinolex.compression import (
     SCALES,

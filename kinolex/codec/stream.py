@@ -19,21 +19,18 @@ from torch import Tensor
 
 from kinolex.codec.container import (
     Chunk,
-    Damage,
     End,
     Geometry,
     Header,
-    Limits,
-    Parser,
     is_continued,
     pack_chunk,
     pack_end,
     pack_header,
     packets_before,
-    read_index,
     scaled,
 )
 from kinolex.codec.entropy import DigitDecoder, DigitEncoder, bits_NV
+from kinolex.codec.parser import Damage, Limits, Parser, read_index
 from kinolex.codec.priors import History, Prior, Slices, to_digits, to_ids
 from kinolex.errors import DamagedStream, StreamError, TokenError, UsageError
 from kinolex.types import Extent, Tokens

@@ -14,7 +14,8 @@ from pathlib import Path
 import av
 import torch
 
-from kinolex.codec.container import Chunk, Header, Parser
+from kinolex.codec.container import Chunk, Header
+from kinolex.codec.parser import Parser
 from kinolex.codec.priors import Prior
 from kinolex.compression import CompressConfig, compress_stream, decompress_stream
 from kinolex.errors import UsageError

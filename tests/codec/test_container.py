@@ -12,25 +12,21 @@ from codec_examples import FINGERPRINT, OPUS_HEAD
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinolex.codec import checksum, container
+from kinolex.codec import checksum, container, fields
 from kinolex.codec.checksum import BLOCK, SpanSums
 from kinolex.codec.container import (
     CHUNK_SYNC,
     Chunk,
-    Damage,
     End,
     Geometry,
     Header,
-    Limits,
-    Parser,
     pack_chunk,
     pack_end,
     pack_header,
     packets_before,
-    parse,
-    read_index,
     scaled,
 )
+from kinolex.codec.parser import Damage, Limits, Parser, parse, read_index
 from kinolex.errors import DamagedStream, StreamError, TruncatedStream, UsageError
 from tests import fuzz_klx
 
@@ -69,7 +65,7 @@ def packed(chunks: list[Chunk], header: Header = HEADER) -> tuple[list[bytes], E
 
 def forged(data: bytes) -> bytes:
     """A header or chunk whose last four bytes are made to fit the rest."""
-    return data[:-4] + container._checksum(data[:-4])
+    return data[:-4] + fields.checksum_bytes(data[:-4])
 
 
 # --- round trips ---
@@ -124,19 +120,19 @@ def test_every_item_survives_the_round_trip_however_the_bytes_are_cut(
 
 @given(st.integers(0, 2**48))
 def test_a_number_comes_back_and_takes_the_fewest_bytes(value: int) -> None:
-    data = container._varint(value)
-    assert container._Cursor(data).varint() == value
+    data = fields.varint(value)
+    assert fields.Cursor(data).varint() == value
     assert len(data) == max(1, -(-value.bit_length() // 7))
 
 
 @pytest.mark.parametrize("data", [b"\x80\x00", b"\xff" * 8 + b"\x01", b"\xff\xff\xff\xff\xff\xff\xff\x7f"])
 def test_numbers_that_are_padded_or_too_large_are_damage(data: bytes) -> None:
     with pytest.raises(DamagedStream):
-        container._Cursor(data).varint()
+        fields.Cursor(data).varint()
 
 
 def test_the_checksum_is_the_crc32c_of_the_document() -> None:
-    assert container._checksum(b"123456789") == bytes.fromhex("839206E3")
+    assert fields.checksum_bytes(b"123456789") == bytes.fromhex("839206E3")
 
 
 @pytest.mark.parametrize(("payload_bytes", "chunks"), [(600, 1), (1500, 5), (4000, 30), (20_000, 100)])
@@ -367,7 +363,7 @@ def slow_pieces(data: bytes) -> list[tuple[object, int]]:
             item, size = parser._parse()
             at += size
             found.append((item, at))
-        except (DamagedStream, container._Incomplete):
+        except (DamagedStream, fields.Incomplete):
             behind = at + max(1, parser._checked)
             places = [data.find(sync, behind) for sync in (CHUNK_SYNC, container.END_SYNC)]
             at = min((place for place in places if place >= 0), default=len(data))
@@ -375,11 +371,11 @@ def slow_pieces(data: bytes) -> list[tuple[object, int]]:
 
 
 def false_chunk(claim: int) -> bytes:
-    return CHUNK_SYNC + b"\x00\x00" + container._varint(claim)
+    return CHUNK_SYNC + b"\x00\x00" + fields.varint(claim)
 
 
 def false_end(count: int) -> bytes:
-    return container.END_SYNC + container._varint(count)
+    return container.END_SYNC + fields.varint(count)
 
 
 def hostile_chunk(inside: bytes, flags: int) -> bytes:
@@ -432,10 +428,10 @@ def work(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
         value=lambda data: summed.append(len(data)) or google_crc32c.value(data),
         extend=lambda crc, data: summed.append(len(data)) or google_crc32c.extend(crc, data),
     )
-    varint = container._Cursor.varint
+    varint = fields.Cursor.varint
     with monkeypatch.context() as patches:
         patches.setattr(checksum, "google_crc32c", counted)
-        patches.setattr(container._Cursor, "varint", lambda *words: numbers.append(1) or varint(*words))
+        patches.setattr(fields.Cursor, "varint", lambda *words: numbers.append(1) or varint(*words))
         assert sum(isinstance(item, Damage) for item in parse(data, tolerate=True)) > len(data) // 20
     return sum(summed), len(numbers)
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinolex.codec import container
-from kinolex.codec.container import Chunk, End, Limits, Parser, pack_chunk, pack_end, pack_header, parse, read_index
+from kinolex.codec.container import Chunk, End, pack_chunk, pack_end, pack_header
 from kinolex.codec.network import NetworkConfig
+from kinolex.codec.parser import Limits, Parser, parse, read_index
 from kinolex.codec.priors import History, LearnedPrior, PlainPrior, Prior, to_digits
 from kinolex.codec.rate import choose_digits
 from kinolex.codec.stream import (
