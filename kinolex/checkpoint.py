@@ -29,6 +29,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
+from kinolex.models.clip_features import ClipFeatures, ClipFeaturesConfig
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
@@ -56,11 +57,12 @@ def _blocks_of_tokenizer(config: NetworkConfig) -> int:
     return sum(config.encoder_blocks) + sum(config.decoder_blocks) + middle
 
 
-TOKENIZER, GENERATOR = "tokenizer", "generator"
+TOKENIZER, GENERATOR, CLIP_FEATURES = "tokenizer", "generator", "clip features"
 KINDS: dict[type, Kind] = {
     AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     RecurrentConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     MaskedConfig: Kind(GENERATOR, MaskedTransformer, lambda config: config.depth + len(config.factors)),
+    ClipFeaturesConfig: Kind(CLIP_FEATURES, ClipFeatures, lambda config: sum(config.blocks) + len(config.heads)),
 }
 """Every config that is a whole network's."""
 

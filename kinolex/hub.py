@@ -12,10 +12,13 @@ from kinolex import checkpoint
 from kinolex.codec.priors import PlainPrior, Prior
 from kinolex.codec.priors import load_prior as load_prior_file
 from kinolex.errors import CheckpointError, MissingExtra, UnknownModel
+from kinolex.layers.conv3d import channels_last
+from kinolex.models.clip_features import ClipFeatures
 from kinolex.tokenizers.video import VideoTokenizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT = "video-nano"
+CLIP_FEATURES = "clip-features-nano"
 
 
 def shipped(what: str | None = checkpoint.TOKENIZER) -> list[str]:
@@ -47,6 +50,13 @@ def locate(name: str | Path) -> Path:
 def load(name: str | Path = DEFAULT) -> VideoTokenizer:
     """The tokenizer behind a name. Raises as locate and checkpoint.load do."""
     return checkpoint.load(locate(name))
+
+
+def load_clip_features(name: str | Path = CLIP_FEATURES) -> ClipFeatures:
+    """The clip feature network behind a name, frozen. Raises as locate and checkpoint.load_module do."""
+    model, _ = checkpoint.load_module(locate(name), checkpoint.CLIP_FEATURES)
+    assert isinstance(model, ClipFeatures)
+    return channels_last(model.eval().requires_grad_(False))
 
 
 def name_of(fingerprint: str) -> str:

@@ -3,6 +3,7 @@
 recipe.py: config() -> TrainConfig        data folder/NAME for every name in config.data -> packs -> Trainer -> weights
                     -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
                     -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
+                    -> ClipFeaturesTrainConfig                     worlds -> ClipFeaturesTrainer -> weights
 
 Under torchrun every process calls the same function; the first builds the packs and writes.
 """
@@ -21,6 +22,7 @@ from kinolex.data.packs import Pack, build_pack
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
 from kinolex.tokenizers.networks import Network
 from kinolex.tokenizers.quantizers.base import world_size
+from kinolex.training.clip_features_run import ClipFeaturesTrainConfig, ClipFeaturesTrainer
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
 from kinolex.training.generator_run import GeneratorTrainConfig, GeneratorTrainer
@@ -31,7 +33,7 @@ FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
 
 
-Recipe = TrainConfig | PriorTrainConfig | GeneratorTrainConfig
+Recipe = TrainConfig | PriorTrainConfig | GeneratorTrainConfig | ClipFeaturesTrainConfig
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -54,12 +56,13 @@ def load_recipe(path: str | Path) -> Recipe:
         raise UsageError(
             f"{path} must define config() returning a kinolex.training.config.TrainConfig, for the prior of a codec "
             "a kinolex.training.prior_run.PriorTrainConfig, for a generator a "
-            "kinolex.training.generator_run.GeneratorTrainConfig"
+            "kinolex.training.generator_run.GeneratorTrainConfig, for clip features a "
+            "kinolex.training.clip_features_run.ClipFeaturesTrainConfig"
         )
     return config
 
 
-def open_packs(config: Recipe, data: Path, cache: Path) -> list[Pack]:
+def open_packs(config: TrainConfig | PriorTrainConfig | GeneratorTrainConfig, data: Path, cache: Path) -> list[Pack]:
     """The recipe's collections as packs, in their order, built below `cache` the first time.
 
     Raises:
@@ -103,7 +106,7 @@ def train_from_recipe(
     init: str | Path | None = None,
     render_world: RenderWorld | None = None,
 ) -> Path:
-    """Train, or go on training, what a recipe describes: a tokenizer, the prior of one, or a generator.
+    """Train, or go on training, what a recipe describes: a tokenizer, the prior of one, a generator, or clip features.
 
     Args:
         recipe: a Python file with config().
@@ -119,7 +122,8 @@ def train_from_recipe(
         The folder of the weights, loadable with kinolex.load; a prior lies there beside its tokenizer.
 
     Raises:
-        UsageError: minutes that are not positive, or as load_recipe; a prior or generator for several processes.
+        UsageError: minutes that are not positive, or as load_recipe; anything but a tokenizer for several processes;
+            clip features from other weights or on another device than the CPU.
     """
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
@@ -128,6 +132,10 @@ def train_from_recipe(
         return _train_prior(config, data, out, minutes, device, cache, init, render_world)
     if isinstance(config, GeneratorTrainConfig):
         return _train_generator(config, data, out, minutes, device, cache, init, Path(recipe).name)
+    if isinstance(config, ClipFeaturesTrainConfig):
+        if device != "cpu" or init is not None or world_size() > 1:
+            raise UsageError("clip features train from scratch, on the CPU, in one process; leave out device and init")
+        return _train_clip_features(config, out, minutes, Path(recipe).name)
     features = data / FEATURES
     with joined(device) as device:
         cache = Path(cache) if cache is not None else out / "packs"
@@ -195,4 +203,13 @@ def _train_generator(
     done = f"{trainer.counters.step} of {config.steps}"
     card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
     checkpoint.save(out / "weights", trainer.average, card=card)
+    return out / "weights"
+
+
+def _train_clip_features(config: ClipFeaturesTrainConfig, out: Path, minutes: float | None, name: str) -> Path:
+    trainer = ClipFeaturesTrainer(config, out)
+    model = trainer.run(minutes=minutes)
+    done = f"{trainer.counters.step} of {config.steps}"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on rendered worlds.\n"
+    checkpoint.save(out / "weights", model, card=card)
     return out / "weights"
