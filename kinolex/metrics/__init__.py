@@ -9,6 +9,16 @@ from kinolex.metrics.codebook import (
     ranked_counts,
     usage_histogram,
 )
+from kinolex.metrics.distribution import (
+    Distance,
+    FewSamplesWarning,
+    distance,
+    features_of,
+    frechet_distance,
+    kernel_distance,
+    squeezenet_features,
+    torchscript_features,
+)
 from kinolex.metrics.fidelity import PSNR_CAP_DB, flicker, psnr_db, psnr_db_frame_mean, seam
 from kinolex.metrics.perceptual import SqueezeNetFeatures, perceptual_distance_B, squeezenet_distance
 from kinolex.metrics.rate import bits_per_pixel, raw_bits_per_pixel, raw_token_bytes
@@ -16,6 +26,8 @@ from kinolex.metrics.structure import ms_ssim, ms_ssim_loss_B, num_scales, ssim
 
 __all__ = [
     "PSNR_CAP_DB",
+    "Distance",
+    "FewSamplesWarning",
     "SqueezeNetFeatures",
     "bits_per_pixel",
     "codebook_perplexity",
@@ -23,7 +35,11 @@ __all__ = [
     "codebook_reach_of_uniform",
     "codebook_usage",
     "digit_entropies_bits",
+    "distance",
+    "features_of",
     "flicker",
+    "frechet_distance",
+    "kernel_distance",
     "ms_ssim",
     "ms_ssim_loss_B",
     "num_scales",
@@ -35,6 +51,8 @@ __all__ = [
     "raw_token_bytes",
     "seam",
     "squeezenet_distance",
+    "squeezenet_features",
     "ssim",
+    "torchscript_features",
     "usage_histogram",
 ]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kinolex.data.worlds.labels import CLASSES, UNASKED, labelled
 from kinolex.data.worlds.scene import WorldConfig
+from kinolex.evaluation.through import AT_ONCE, through, to_pixels
 from kinolex.tokenizers.video import VideoTokenizer
 
 FRAMES, SIDE = 17, 64
@@ -30,7 +31,6 @@ VELOCITY = "velocity"
 """Mean velocity (x, y) of the largest body in picture heights per clip of 17 frames."""
 HEADS = (*((name, len(values)) for name, values in CLASSES.items()), ("order", len(ORDERS)), (VELOCITY, 2))
 MIN_CLIP = 5
-DECODE_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,33 +68,13 @@ class WorldSet:
         each = round(share * len(seeds) / max(1, len(tokenizers)))
         for number, tokenizer in enumerate(tokenizers):
             chosen = range(number * each, (number + 1) * each)
-            parts = [chosen[at : at + DECODE_BATCH] for at in range(0, len(chosen), DECODE_BATCH)]
+            parts = [chosen[at : at + AT_ONCE] for at in range(0, len(chosen), AT_ONCE)]
             for part in track(parts, "worlds through a tokenizer", console=console, transient=True):
                 decoded = through(tokenizer, self.frames_NTHWC[part.start : part.stop])
                 self.decoded |= dict(zip(part, decoded, strict=True))
 
     def __len__(self) -> int:
         return len(self.frames_NTHWC)
-
-
-@torch.inference_mode()
-def through(tokenizer: VideoTokenizer, frames_NTHWC: np.ndarray) -> np.ndarray:
-    """Clips encoded and decoded, uint8, many at once: tokens and pixels as of the tokenizer's one-shot pass."""
-    model = tokenizer.model
-    step = tokenizer.config.time_factor
-    total = frames_NTHWC.shape[1]
-    wanted = 1 + -(-(total - 1) // step) * step if tokenizer.config.causal else -(-total // step) * step
-    clips_BCTHW = to_pixels(torch.from_numpy(frames_NTHWC))
-    last_BC1HW = clips_BCTHW[:, :, -1:]
-    padded_BCTHW = torch.cat([clips_BCTHW, last_BC1HW.expand(-1, -1, wanted - total, -1, -1)], dim=2)
-    with torch.autocast("cpu", torch.bfloat16):
-        decoded_BCTHW, _ = model(padded_BCTHW.contiguous(memory_format=torch.channels_last_3d))
-    bytes_BCTHW = ((decoded_BCTHW[:, :, :total].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return rearrange(bytes_BCTHW, "b c t h w -> b t h w c").numpy()
-
-
-def to_pixels(frames_NTHWC: Tensor) -> Tensor:
-    return rearrange(frames_NTHWC, "b t h w c -> b c t h w").float() / 127.5 - 1.0
 
 
 def draw(worlds: WorldSet, size: int, seed: int, step: int) -> Batch:

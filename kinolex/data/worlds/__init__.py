@@ -1,7 +1,7 @@
 """Procedural worlds: picture, sound and caption drawn from one seed, with the truth about all of them.
 
     seed -> scene -> render + sound -> World(clip, caption, label, events, tracks)
-    clip -> measure -> what was in it
+    clip -> measure -> what was in it -> judge -> whether it is what was asked for
 
 No download, no end, and every impact, track and attribute is known, so generated video can be judged against truth.
 """
@@ -19,15 +19,19 @@ from kinolex.data.worlds.measure import Measured, MeasuredBody, measure
 from kinolex.data.worlds.render import render_frames_THWC
 from kinolex.data.worlds.scene import Impact, WorldConfig, describe, draw_scene, impacts, positions_T2
 from kinolex.data.worlds.sound import synthesise
+from kinolex.data.worlds.truth import Asked, Judgement, judge
 from kinolex.types import Clip, Sound
 
 __all__ = [
+    "Asked",
     "Impact",
+    "Judgement",
     "Measured",
     "MeasuredBody",
     "Track",
     "World",
     "WorldConfig",
+    "judge",
     "measure",
     "render",
     "render_frames",

@@ -40,6 +40,8 @@ class MeasuredBody:
     shape: str
     track_T2: Array
     """Centroid (x, y) in pixels per frame, NaN where the body was not found."""
+    area_T: Array
+    """Square pixels of its colour per frame, with soft edges."""
     impact_times_s: tuple[float, ...]
 
 
@@ -76,7 +78,7 @@ def measure(clip: Clip) -> Measured:
             continue
         shape = _shape(weight_THW, track_T2, area_T)
         times = _impact_times(track_T2, float(clip.fps), frames_THWC.shape[1])
-        bodies.append(MeasuredBody(colour, shape, track_T2, times))
+        bodies.append(MeasuredBody(colour, shape, track_T2, area_T, times))
     onsets = () if clip.sound is None else find_onsets(clip.sound)
     return Measured(tuple(bodies), onsets)
 
