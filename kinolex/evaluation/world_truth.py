@@ -17,9 +17,7 @@ import numpy as np
 import torch
 
 from kinolex import hub
-from kinolex.data.worlds import World, WorldConfig, measure, render
-from kinolex.data.worlds.motion import recognise
-from kinolex.data.worlds.truth import Asked, judge
+from kinolex.data.worlds import Asked, World, WorldConfig, judge, render
 from kinolex.evaluation.through import through
 from kinolex.types import Clip
 
@@ -50,12 +48,10 @@ def ceiling(worlds: Sequence[World], clips: Sequence[Clip]) -> dict[str, Any]:
         judgement = judge(clip, asked, track.points_T2)
         hits.update(name for name in attributes if getattr(judgement, name))
         errors.append(judgement.track_error)
-        found = next((body for body in measure(clip).bodies if body.colour == track.colour), None)
-        seen = found and recognise(found.track_T2, found.area_T, float(clip.fps), clip.height).action
-        if seen == world.label:
+        if judgement.seen == world.label:
             hits["action"] += 1
         else:
-            confused[f"{world.label} taken for {seen or 'none'}"] += 1
+            confused[f"{world.label} taken for {judgement.seen or 'none'}"] += 1
     shares = {name: round(hits[name] / len(worlds), 4) for name in (*attributes, "action")}
     # Without a body there is no error; those clips count in the shares.
     found_errors = [error for error in errors if not np.isnan(error)]

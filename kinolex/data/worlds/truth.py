@@ -60,6 +60,8 @@ class Judgement:
     shape: bool
     size: bool
     motion: bool
+    seen: str | None
+    """The action that the body's track is closest to; None if it shows none, or there is no body."""
     track_error: float
     """Median distance of centres over frames, in picture heights; NaN without a known track or without a body."""
 
@@ -86,8 +88,9 @@ def judge(clip: Clip, asked: Asked, track_T2: Array | None = None) -> Judgement:
     bodies = measure(clip).bodies
     candidates = [body for body in bodies if asked.colour in (None, body.colour)]
     if not candidates:
+        number = len(bodies) == asked.number
         return Judgement(
-            number=len(bodies) == asked.number, colour=False, shape=False, size=False, motion=False, track_error=np.nan
+            number=number, colour=False, shape=False, size=False, motion=False, seen=None, track_error=np.nan
         )
     body = max(candidates, key=lambda each: float(np.median(each.area_T)))
     motion = recognise(body.track_T2, body.area_T, float(clip.fps), clip.height)
@@ -97,6 +100,7 @@ def judge(clip: Clip, asked: Asked, track_T2: Array | None = None) -> Judgement:
         shape=asked.shape in (None, body.shape),
         size=asked.size in (None, size_of(body, motion, float(clip.fps), clip.height)),
         motion=asked.action is None or motion.shows(asked.action),
+        seen=motion.action,
         track_error=np.nan if track_T2 is None else _distance(body.track_T2, track_T2) / clip.height,
     )
 
