@@ -360,7 +360,7 @@ def decompress_at(file: BinaryIO, frame: int, find_coder: FindCoder = shipped_co
 
 
 def describe(file: BinaryIO) -> dict[str, Any]:
-    """Facts of a .klx file that JSON can hold; every checksum is tried on the way.
+    """Facts of a .klx file that JSON can hold; every checksum and every first frame is looked at on the way.
 
     Raises:
         StreamError: it is none, or damaged or cut.
@@ -368,12 +368,15 @@ def describe(file: BinaryIO) -> dict[str, Any]:
     parser, size = Parser(), file.seek(0, os.SEEK_END)
     file.seek(0)
     chunks: list[Chunk] = []
+    frames = 0
     for item in chain(chain.from_iterable(map(parser.feed, blocks_of(file))), parser.finish()):
         if isinstance(item, Chunk):
+            if item.first_frame != frames:
+                raise codec.out_of_order(frames, item.first_frame)
             chunks.append(item)
+            frames += item.geometry.frames
     header = parser.header
     assert header is not None
-    frames = sum(chunk.geometry.frames for chunk in chunks)
     token_bytes = sum(len(chunk.tokens) for chunk in chunks)
     sound_bytes = sum(len(packet) for chunk in chunks for packet in chunk.packets)
     scales = sorted({chunk.geometry.scale for chunk in chunks})

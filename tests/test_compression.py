@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 import torch
 
 from kinolex import api, checkpoint, hub
+from kinolex.codec.container import Chunk, End, Header, pack_chunk, pack_end, pack_header
 from kinolex.codec.network import NetworkConfig
-from kinolex.codec.parser import read_index
+from kinolex.codec.parser import parse, read_index
 from kinolex.codec.priors import save_prior
 from kinolex.compression import (
     SCALES,
@@ -326,6 +329,30 @@ def test_a_file_without_a_whole_chunk_is_an_error_in_every_way_of_reading(plain:
     ):
         with pytest.raises(StreamError):
             read_it()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda first: first + 1, "frame 0 should follow, but 1 does"),
+        (lambda first: 2 * first, "frame 9 should follow, but 18 does"),
+        (lambda first: 0, "frame 9 should follow, but 0 does"),
+    ],
+)
+def test_info_looks_at_the_first_frames_of_chunks(plain: str, change: Callable[[int], int], words: str) -> None:
+    items = list(parse(compress(moving_clip(23), plain, chunk_frames=9)))
+    (header,) = (item for item in items if isinstance(item, Header))
+    chunks = [item for item in items if isinstance(item, Chunk)]
+    moved = [replace(chunk, first_frame=change(chunk.first_frame)) for chunk in chunks]
+    for those in (chunks, moved):
+        pieces = [pack_chunk(chunk, header) for chunk in those]
+        end = End(lengths=tuple(map(len, pieces)), frames=tuple(chunk.geometry.frames for chunk in those))
+        file = io.BytesIO(b"".join([pack_header(header), *pieces, pack_end(end)]))
+        if those is chunks:
+            assert describe(file)["frames"] == 23
+            continue
+        with pytest.raises(DamagedStream, match=words):
+            describe(file)
 
 
 # --- files ---

@@ -106,6 +106,11 @@ def packets_before(frame: int, fps: Fraction, opus_head: bytes) -> int:
     return -(-(frame * SOUND_RATE_HZ + pre_skip * fps) // (fps * PACKET_SAMPLES))
 
 
+def samples_in(packets: int, opus_head: bytes) -> int:
+    """The most that is heard of so many Opus packets, at 48 kHz."""
+    return max(0, packets * PACKET_SAMPLES - int.from_bytes(opus_head[10:12], "little")) if opus_head else 0
+
+
 def unfit_sound(opus_head: bytes, fps: Fraction) -> str:
     """What is wrong with a sound track, or nothing."""
     if opus_head and (len(opus_head) < OPUS_HEAD_BYTES or not opus_head.startswith(OPUS_MAGIC)):

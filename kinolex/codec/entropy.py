@@ -26,6 +26,9 @@ UNITS_PER_BIT = 16
 LEAST = 20 * UNITS_PER_BIT
 """Values more than this below the best are as unlikely as one exactly this far below."""
 
+ROWS_AT_ONCE = 2**16
+"""Frequencies that are copied for the decoder: one row may stand for a million digits, and a few bytes ask for them."""
+
 SHARES = _coding.model.Categorical(perfect=False)
 """Gives every value 1 of TOTAL and shares out the rest in proportion, rounding down: see _shares."""
 
@@ -88,10 +91,12 @@ class DigitDecoder:
             DamagedStream: no encoder writes such bytes.
         """
         try:
-            digits: NDArray[np.int32] = self._coder.decode(SHARES, _shares(frequencies))
+            parts: list[NDArray[np.int32]] = [
+                self._coder.decode(SHARES, _shares(rows_NV)) for rows_NV in frequencies.split(ROWS_AT_ONCE)
+            ]
         except AssertionError as error:  # how constriction says it
             raise DamagedStream("a chunk's tokens are not what an encoder writes; the file is damaged") from error
-        return torch.from_numpy(digits.astype(np.int64)).to(frequencies.device)
+        return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(frequencies.device)
 
 
 def _int32(digits_N: Tensor) -> NDArray[np.int32]:

@@ -40,7 +40,7 @@ class Cursor:
     """Reads fields from the front of a buffer, or of a part of it."""
 
     def __init__(self, data: bytes | bytearray, position: int = 0, end: int | None = None) -> None:
-        self.data, self.position = data, position
+        self.data, self.start, self.position = data, position, position
         self.end = len(data) if end is None else end
 
     def skip(self, count: int) -> None:

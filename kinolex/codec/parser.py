@@ -33,6 +33,7 @@ from kinolex.codec.container import (
     End,
     Geometry,
     Header,
+    samples_in,
     scaled,
     unfit_sound,
 )
@@ -56,8 +57,10 @@ class Limits:
     """Of a payload."""
     chunks: int = 2**20
     """Of a file: what is kept for its index is 80 bytes for each."""
-    chunk_tokens: int = 2**22
-    """Ids of a chunk's token grid."""
+    latent_positions: int = 2**20
+    """Rows times columns of a token grid; 8192x4320 pixels at 8x8 a token are 552960."""
+    chunk_tokens: int = 2**23
+    """Ids of a chunk's token grid: 15 latent frames of that size. No payload is too short for them."""
     gap_frames: int = 2**18
     """Consecutive frames that are concealed where damage is tolerated."""
     gap_seconds: int = 3600
@@ -103,6 +106,8 @@ class Parser:
     lengths: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     """Of the chunks so far."""
+    packets: int = 0
+    """Of sound, in the chunks so far."""
     _buffer: bytearray = field(default_factory=bytearray)
     _searching: bool = False
     """For the next sync, after damage."""
@@ -159,6 +164,7 @@ class Parser:
             _within(self.limits.chunks, len(self.lengths) + 1, "chunks")
             self.lengths.append(size)
             self.frames.append(item.geometry.frames)
+            self.packets += len(item.packets)
         self._drop(size)
         return item
 
@@ -168,6 +174,12 @@ class Parser:
             raise DamagedStream(
                 f"the index names {len(end.lengths)} chunks of {sum(end.lengths)} bytes and {sum(end.frames)} "
                 f"frames, but {len(self.lengths)} of {sum(self.lengths)} and {sum(self.frames)} were read"
+            )
+        held = samples_in(self.packets, self.header.opus_head) if self.header is not None else 0
+        if end.sound_samples > held and not self.tolerate:
+            raise DamagedStream(
+                f"the .klx file promises {end.sound_samples} samples of sound, but its {self.packets} packets hold "
+                f"{held} at most; the file is damaged"
             )
         self.end = end
 
@@ -242,12 +254,7 @@ class Parser:
             raise StreamError(f"a chunk has unknown flags {flags:#x}; the file is of a newer version")
         packets: list[bytes] = []
         if flags & SOUND:
-            try:
-                packets = [payload.take(payload.varint(MOST_PACKET_BYTES)) for _ in range(payload.varint(MOST_PACKETS))]
-            except Incomplete:
-                raise DamagedStream("a chunk's sound is longer than the chunk; the file is damaged") from None
-            if not packets:
-                raise DamagedStream("a chunk announces sound and has none; the file is damaged")
+            packets = _packets(payload)
         chunk = Chunk(
             first_frame=first_frame,
             geometry=geometry,
@@ -286,6 +293,7 @@ class Parser:
                 f"a chunk of {geometry} does not fit {header.width}x{header.height}; the file is damaged"
             )
         _within(self.limits.frame_pixels, largest[0] * largest[1], "pixels in a coded frame")
+        _within(self.limits.latent_positions, geometry.rows * geometry.columns, "token positions in a latent frame")
         _within(self.limits.chunk_tokens, geometry.positions * header.num_levels, "tokens in a chunk")
 
     def _recoverable(self) -> bool:
@@ -313,6 +321,24 @@ class Parser:
 def _geometry(cursor: Cursor) -> Geometry:
     frames, latents, rows, columns, scale = (cursor.varint(2**32) for _ in range(5))
     return Geometry(frames=frames, latents=latents, rows=rows, columns=columns, scale=scale)
+
+
+def _packets(payload: Cursor) -> list[bytes]:
+    """The sound at the front of a payload."""
+    promised, packets = 0, []
+    try:
+        promised = payload.varint(MOST_PACKETS)
+        # A packet takes at least the byte that says how long it is.
+        if promised <= payload.end - payload.position:
+            packets = [payload.take(payload.varint(MOST_PACKET_BYTES)) for _ in range(promised)]
+    except Incomplete:
+        packets = []
+    if not packets:
+        size = payload.end - payload.start
+        raise DamagedStream(
+            f"a chunk promises {promised} packets of sound, its {size} bytes do not hold them; the file is damaged"
+        )
+    return packets
 
 
 def _within(limit: int, value: int, what: str, error: type[StreamError] = StreamError) -> None:

@@ -27,6 +27,7 @@ from kinolex.codec.container import (
     pack_end,
     pack_header,
     packets_before,
+    samples_in,
     scaled,
 )
 from kinolex.codec.entropy import DigitDecoder, DigitEncoder, bits_NV
@@ -115,16 +116,20 @@ class StreamEncoder:
         prior: of the tokenizer.
         height, width: of the pictures before they were scaled.
         opus_head: identification header of the sound, nothing if there is none.
+        limits: of those who will read the file; what they would refuse is not written.
     """
 
-    def __init__(self, prior: Prior, *, height: int, width: int, opus_head: bytes = b"") -> None:
+    def __init__(
+        self, prior: Prior, *, height: int, width: int, opus_head: bytes = b"", limits: Limits | None = None
+    ) -> None:
         self.prior, self.height, self.width = prior, height, width
-        self.opus_head = opus_head
+        self.opus_head, self.limits = opus_head, limits or Limits()
         self.header: Header | None = None
         self.next_frame = 0
         self._history = History()
         self._lengths: list[int] = []
         self._frames: list[int] = []
+        self._packets = 0
 
     def push(
         self, tokens: Tokens, *, scale: int = 16, packets: tuple[bytes, ...] = (), continued: bool = False
@@ -138,7 +143,7 @@ class StreamEncoder:
             continued: the tokens go on from those before. Then seeking has to begin further back.
 
         Raises:
-            UsageError: the extent is not the scaled size, or a first chunk that continues.
+            UsageError: the extent is not the scaled size, a first chunk that continues, or more than readers accept.
             TokenError: tokens of another tokenizer than those before, or ids outside the prior's vocabulary.
         """
         extent = tokens.extent
@@ -150,6 +155,7 @@ class StreamEncoder:
             )
         levels, latents, rows, columns = tokens.ids_Qthw.shape
         geometry = Geometry(frames=extent.frames, latents=latents, rows=rows, columns=columns, scale=scale)
+        self._check_limits(geometry, levels)
         first = self.header is None
         if first:
             self.header = Header(
@@ -182,13 +188,44 @@ class StreamEncoder:
         self.next_frame += extent.frames
         self._lengths.append(len(data))
         self._frames.append(extent.frames)
+        self._packets += len(packets)
         return (pack_header(self.header) if first else b"") + data
 
     def finish(self, *, sound_samples: int = 0) -> bytes:
-        """The index; the stream is complete. Raises UsageError if no tokens were pushed."""
+        """The index; the stream is complete.
+
+        Args:
+            sound_samples: length of the sound at 48 kHz, after the pre-skip.
+
+        Raises:
+            UsageError: no tokens were pushed, or the packets do not hold so many samples.
+        """
         if self.header is None:
             raise UsageError("a .klx file needs at least one chunk; push tokens first")
+        if sound_samples > (held := samples_in(self._packets, self.opus_head)):
+            raise UsageError(
+                f"{sound_samples} samples of sound do not fit the {self._packets} packets that were pushed, "
+                f"which hold {held}; push all packets with the last chunk"
+            )
         return pack_end(End(lengths=tuple(self._lengths), frames=tuple(self._frames), sound_samples=sound_samples))
+
+    def _check_limits(self, geometry: Geometry, levels: int) -> None:
+        limits = self.limits
+        if len(self._lengths) >= limits.chunks:
+            raise UsageError(
+                f"readers take a .klx file of up to {limits.chunks} chunks, and so many are written; "
+                "begin again with longer chunks (chunk_frames), or cut the video into several files"
+            )
+        if geometry.rows * geometry.columns > limits.latent_positions:
+            raise UsageError(
+                f"readers take up to {limits.latent_positions} token positions in a latent frame, got "
+                f"{geometry.rows}x{geometry.columns}; code the video at a smaller size (lines)"
+            )
+        if geometry.positions * levels > limits.chunk_tokens:
+            raise UsageError(
+                f"readers take up to {limits.chunk_tokens} ids in a chunk, got {geometry.positions * levels} of "
+                f"{geometry.frames} frames; take shorter chunks (chunk_frames)"
+            )
 
 
 @dataclass
@@ -284,7 +321,7 @@ class StreamDecoder:
         if frame == self.next_frame or (frame < self.next_frame and self.tolerate):
             return
         if not self.tolerate:
-            raise DamagedStream(f"frame {self.next_frame} should follow, but {frame} does; a chunk was lost or moved")
+            raise out_of_order(self.next_frame, frame)
         header, lost = self.header, frame - self.next_frame
         assert header is not None
         if lost > min(self.limits.gap_frames, self.limits.gap_seconds * header.fps):
@@ -324,6 +361,11 @@ class StreamDecoder:
             continued=chunk.continued,
             packets=chunk.packets,
         )
+
+
+def out_of_order(due: int, came: int) -> DamagedStream:
+    """What is wrong where a chunk begins with another frame than the one after those before it."""
+    return DamagedStream(f"frame {due} should follow, but {came} does; a chunk was lost or moved")
 
 
 def compress(

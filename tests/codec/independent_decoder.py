@@ -234,6 +234,10 @@ def read_container(data: bytes) -> tuple[Header, list[Chunk], End]:
     end = read_end(reader)
     if end.index != [(chunk.size, chunk.geometry.frames) for chunk in chunks] or not chunks:
         raise Damaged("the index does not fit")
+    packets, sound_head = sum(len(chunk.packets) for chunk in chunks), header.sound_head
+    held = max(0, 960 * packets - int.from_bytes(sound_head[10:12], "little")) if sound_head else 0
+    if end.samples > held:
+        raise Damaged("more sound is promised than there are packets for")
     return header, chunks, end
 
 

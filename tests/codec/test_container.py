@@ -6,6 +6,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import google_crc32c
+import independent_decoder
 import pytest
 import torch
 from codec_examples import FINGERPRINT, OPUS_HEAD
@@ -24,6 +25,7 @@ from kinolex.codec.container import (
     pack_end,
     pack_header,
     packets_before,
+    samples_in,
     scaled,
 )
 from kinolex.codec.parser import Damage, Limits, Parser, parse, read_index
@@ -59,7 +61,8 @@ def chunks_of(number: int, payload_bytes: int = 40) -> list[Chunk]:
 def packed(chunks: list[Chunk], header: Header = HEADER) -> tuple[list[bytes], End]:
     """Header, chunks and end, each as its bytes."""
     pieces = [pack_chunk(chunk, header) for chunk in chunks]
-    end = End(lengths=tuple(map(len, pieces)), frames=tuple(c.geometry.frames for c in chunks), sound_samples=777)
+    sound = min(777, samples_in(sum(len(chunk.packets) for chunk in chunks), header.opus_head))
+    end = End(lengths=tuple(map(len, pieces)), frames=tuple(c.geometry.frames for c in chunks), sound_samples=sound)
     return [pack_header(header), *pieces, pack_end(end)], end
 
 
@@ -110,6 +113,7 @@ def test_every_item_survives_the_round_trip_however_the_bytes_are_cut(
 ) -> None:
     pieces = [pack_chunk(chunk, header) for chunk in items]
     frames = tuple(chunk.geometry.frames for chunk in items)
+    sound_samples = min(sound_samples, samples_in(sum(len(chunk.packets) for chunk in items), header.opus_head))
     end = End(lengths=tuple(map(len, pieces)), frames=frames, sound_samples=sound_samples)
     data = b"".join([pack_header(header), *pieces, pack_end(end)])
     parser = Parser(limits=Limits(frame_pixels=64000**2))
@@ -263,6 +267,22 @@ def test_limits_can_be_raised_and_lowered() -> None:
     ):
         with pytest.raises(StreamError, match="above the limit"):
             list(parse(data, limits=limits))
+
+
+def test_a_chunk_of_8k_video_is_read_and_one_of_few_bytes_that_asks_for_more_is_refused_by_name() -> None:
+    header = replace(HEADER, height=4320, width=8192, geometry=replace(GEOMETRY, frames=49, latents=13))
+    grid = replace(header.geometry, rows=540, columns=1024)
+    chunk = Chunk(first_frame=0, geometry=grid, tokens=b"ten bytes!")
+    assert list(parse(b"".join(packed([chunk], header)[0])))[1] == chunk
+    for asked, words in (
+        (
+            replace(grid, latents=1, rows=1025),
+            "states 1049600 token positions in a latent frame, above the limit of 1048576",
+        ),
+        (replace(grid, latents=16), "states 8847360 tokens in a chunk, above the limit of 8388608"),
+    ):
+        with pytest.raises(StreamError, match=words):
+            list(parse(b"".join(packed([replace(chunk, geometry=asked)], header)[0])))
 
 
 def test_a_chunk_coded_above_full_size_may_have_as_many_rows_as_that_size() -> None:
@@ -488,6 +508,32 @@ def test_a_short_run_of_the_fuzzer_finds_nothing_and_one_that_checks_no_sums_is_
 
 
 # --- sound ---
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\x03", b"\x02\x01a", b"\x01\x05abcd", b"\x00", b"\xff\xff\x3f" + b"\x00" * 9]
+)
+def test_a_chunk_that_promises_more_packets_than_it_has_is_refused(payload: bytes) -> None:
+    pieces = packed(chunks_of(1))[0]
+    pieces[1] = hostile_chunk(payload, flags=4)
+    with pytest.raises(DamagedStream, match=r"a chunk promises \d+ packets of sound, its \d+ bytes do not hold them"):
+        list(parse(b"".join(pieces)))
+
+
+def test_an_end_that_promises_more_sound_than_the_packets_hold_is_refused() -> None:
+    pieces, end = packed(chunks_of(2))
+    held = 3 * 960 - 312
+    for samples in (0, held):
+        assert list(parse(b"".join([*pieces[:-1], pack_end(replace(end, sound_samples=samples))])))
+    too_much = b"".join([*pieces[:-1], pack_end(replace(end, sound_samples=held + 1))])
+    with pytest.raises(DamagedStream, match="promises 2569 samples of sound, but its 3 packets hold 2568"):
+        list(parse(too_much))
+    with pytest.raises(independent_decoder.Damaged, match="more sound is promised"):
+        independent_decoder.read_container(too_much)
+    assert isinstance(list(parse(too_much, tolerate=True))[-1], End)
+    pieces, end = packed(chunks_of(1), replace(HEADER, opus_head=b""))
+    with pytest.raises(DamagedStream, match="its 0 packets hold 0"):
+        list(parse(b"".join([*pieces[:-1], pack_end(replace(end, sound_samples=1))])))
 
 
 def test_the_last_chunk_may_hold_hours_of_sound_and_no_chunk_more_than_a_reader_takes() -> None:

@@ -76,6 +76,18 @@ def test_digits_survive_the_coder_likely_and_unlikely_ones(logits: list[list[int
     assert all(torch.equal(decoder.get(frequencies), digits_N) for digits_N in batches)
 
 
+@pytest.mark.parametrize("values", [2, 8, 256])
+def test_a_digit_costs_at_least_what_the_document_says_and_a_million_zeros_take_no_byte(values: int) -> None:
+    likeliest = frequencies_NV(torch.tensor([[0] + [-(2**20)] * (values - 1)]))
+    assert int(likeliest[0, 0]) == 2**24 - 16 * (values - 1)
+    assert float(bits_NV(likeliest)[0, 0]) > 1.44 * (values - 1) / 2**20
+    encoder, all_rows = DigitEncoder(), likeliest.expand(2**18 + 1, values)
+    for rows_NV in all_rows.split(2**16):
+        encoder.put(torch.zeros(len(rows_NV), dtype=torch.int64), rows_NV)
+    data = encoder.finish()
+    assert data == b"" and not DigitDecoder(data).get(all_rows).any()
+
+
 def encoded_in_words(digits: list[int], frequencies: list[list[int]]) -> bytes:
     """docs/bitstream.md, 7.4, the encoder."""
     lower, span, held, first, words = 0, MODULUS - 1, 0, 0, []

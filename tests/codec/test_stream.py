@@ -466,6 +466,37 @@ def _file_of(encoder: StreamEncoder) -> bytes:
     return again.push(random_tokens(PlainPrior(300), (1, 3, 3, 4))) + encoder.finish()
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(chunks=2), "up to 2 chunks, and so many are written; begin again with longer chunks"),
+        (
+            Limits(latent_positions=11),
+            "up to 11 token positions in a latent frame, got 3x4; code the video at a smaller",
+        ),
+        (Limits(chunk_tokens=35), "up to 35 ids in a chunk, got 36 of 9 frames; take shorter chunks"),
+    ],
+)
+def test_a_file_that_readers_refuse_is_not_written(limits: Limits, words: str) -> None:
+    tokens, fits = random_tokens(PRIOR, (1, 3, 3, 4)), Limits(chunks=2, latent_positions=12, chunk_tokens=36)
+    encoder = StreamEncoder(PRIOR, height=24, width=32, limits=fits)
+    data = encoder.push(tokens) + encoder.push(tokens)
+    encoder.limits = limits
+    with pytest.raises(UsageError, match=words):
+        encoder.push(tokens)
+    data += encoder.finish()
+    assert len(read_all(data, limits=fits)) == 2
+    assert StreamEncoder(PRIOR, height=24, width=32).limits == StreamDecoder(lambda header: PRIOR).limits == Limits()
+
+
+def test_sound_that_no_packet_holds_is_not_promised() -> None:
+    encoder = StreamEncoder(PRIOR, height=24, width=32, opus_head=OPUS_HEAD)
+    encoder.push(random_tokens(PRIOR, (1, 3, 3, 4)), packets=(b"one", b"two"))
+    with pytest.raises(UsageError, match="1609 samples of sound do not fit the 2 packets"):
+        encoder.finish(sound_samples=1609)
+    assert encoder.finish(sound_samples=1608)
+
+
 def test_an_empty_stream_and_chunks_of_nothing_are_refused() -> None:
     with pytest.raises(UsageError, match="at least one chunk"):
         StreamEncoder(PRIOR, height=8, width=8).finish()
