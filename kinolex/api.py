@@ -135,7 +135,7 @@ def roundtrip(
         KinolexError: of the media and tokenizer layers; no partial target is left.
     """
     source, target = Path(source), Path(target)
-    _refuse_same(source, target)
+    refuse_same(source, target)
     _check_lines(lines)
     began, passing = time.monotonic(), _Passing()
     with VideoReader(source) as reader:
@@ -143,7 +143,7 @@ def roundtrip(
         clips = passing.remember(_scaled(reader, lines))
         pieces = passing.count(tokenizer.encode_stream(clips))
         decoded = passing.compare(tokenizer.decode_stream(pieces))
-        extent = _write_stream(_reported(decoded, reader.info.frames, on_frames), target, sound)
+        extent = write_stream(reported(decoded, reader.info.frames, on_frames), target, sound)
     seconds = time.monotonic() - began
     bits = passing.tokens * math.log2(tokenizer.vocab_size)
     return Report(
@@ -207,13 +207,13 @@ def decode(
     tokens = load_tokens(source)
     sound = None
     if sound_from is not None:
-        _refuse_same(Path(sound_from), Path(target))
+        refuse_same(Path(sound_from), Path(target))
         with VideoReader(sound_from) as reader:
             sound = _sound_of(Path(sound_from), reader)
         if sound is None:
             raise UsageError(f"--sound-from {sound_from} holds no sound; leave the option out")
     decoded = tokenizer.decode_stream([tokens])
-    return _write_stream(_reported(decoded, tokens.extent.frames, on_frames), Path(target), sound)
+    return write_stream(reported(decoded, tokens.extent.frames, on_frames), Path(target), sound)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +261,7 @@ def compress(
     source, target = Path(source), Path(target)
     if target.suffix.lower() != SUFFIX:
         raise UsageError(f"compressed files are written as {SUFFIX}, got {target}; name it {target.stem}{SUFFIX}")
-    _refuse_same(source, target)
+    refuse_same(source, target)
     _check_lines(lines)
     began, size, frames, extent = time.monotonic(), 0, 0, None
     with VideoReader(source) as reader, replacing(target) as temporary, temporary.open("wb") as file:
@@ -328,7 +328,7 @@ def decompress(
         total = _frames_in(file)
         file.seek(0)
         clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost)
-        extent = _write_stream(_reported(up_to_damage(clips), total, on_frames), target, sound)
+        extent = write_stream(reported(up_to_damage(clips), total, on_frames), target, sound)
     for error in broken:
         raise type(error)(f"{error}; {target} holds the {extent.frames} frames before")
     return extent
@@ -423,7 +423,8 @@ def _sound_words(sound: Sound | None) -> str:
     return "none" if sound is None else f"{sound.duration_s:.2f} s at {sound.rate_hz} Hz"
 
 
-def _reported(clips: Iterable[Clip], total: int | None, on_frames: OnFrames) -> Iterator[Clip]:
+def reported(clips: Iterable[Clip], total: int | None, on_frames: OnFrames) -> Iterator[Clip]:
+    """The same clips, with progress told as they pass."""
     done = 0
     for clip in clips:
         done += clip.num_frames
@@ -431,7 +432,8 @@ def _reported(clips: Iterable[Clip], total: int | None, on_frames: OnFrames) -> 
         yield clip
 
 
-def _write_stream(clips: Iterator[Clip], target: Path, sound: Sound | None) -> Extent:
+def write_stream(clips: Iterator[Clip], target: Path, sound: Sound | None) -> Extent:
+    """Pieces of one clip into a video, or a single frame into an image; a partial target never stays."""
     first = next(clips)
     if target.suffix.lower() in IMAGE_SUFFIXES:
         if next(clips, None) is not None or first.num_frames > 1:
@@ -451,6 +453,7 @@ def _check_lines(lines: int | None) -> None:
         raise UsageError(f"lines must be at least 1, got {lines}; leave it out to keep the size")
 
 
-def _refuse_same(source: Path, target: Path) -> None:
+def refuse_same(source: Path, target: Path) -> None:
+    """Raises UsageError where the result would overwrite what it is made from."""
     if target.exists() and source.exists() and source.samefile(target):
         raise UsageError(f"{source} would be overwritten by the result; give the result another name")

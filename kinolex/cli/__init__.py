@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tyro
 
-from kinolex.cli import codec, data, evaluation, files, training
+from kinolex.cli import codec, data, evaluation, files, generation, training
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "decode": files.decode,
     "compress": codec.compress,
     "decompress": codec.decompress,
+    "generate": generation.generate,
     "info": files.info,
     "train": training.train,
     "doctor": training.doctor,

@@ -1,6 +1,6 @@
 """Ids with large vocabularies, cut into factors: embedded as a sum of small tables, predicted by heads tied to them.
 
-    id of 18 bits -> (low 9 bits, high 9 bits) -> sum of two rows of 512          hidden -> logits of one factor at a time
+    id of 18 bits -> (low 9 bits, high 9 bits) -> sum of two rows of 512        hidden -> logits, factor by factor
 
 Factors can be predicted independently, as in MAGVIT-v2, or each with the ones before it known.
 

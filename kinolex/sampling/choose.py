@@ -1,6 +1,6 @@
 """One id from each row of logits: temperature, top-k, top-p, and noise that a seed fixes on every device.
 
-logits [..., V] --keep the likely--> --add Gumbel noise times temperature--> argmax        (temperature 0: the likeliest)
+logits [..., V] --keep the likely--> --add Gumbel noise times temperature--> argmax     (temperature 0: the likeliest)
 
 Source: nucleus sampling, arXiv 1904.09751; the Gumbel-max trick: Gumbel 1954.
 """

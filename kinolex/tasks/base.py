@@ -53,11 +53,13 @@ class Posed:
     Args:
         task: its name.
         condition_thw: int64 ids of the padded clip where a token covers anything given, HIDDEN elsewhere.
+        exact_thw: bool, ids that saw no padding and are those of the clip itself.
         extent: of the clip asked for.
     """
 
     task: str
     condition_thw: Tensor
+    exact_thw: Tensor
     extent: Extent
 
     @property
@@ -65,26 +67,30 @@ class Posed:
         return self.condition_thw != HIDDEN
 
 
-def pose(task: Task, clip: Clip, encode: Encode, *, given: int = 1, latents_given: int = 1) -> Posed:
+def pose(task: Task, clip: Clip, encode: Encode, pixels_per_token: tuple[int, int, int], *, given: int = 1) -> Posed:
     """Both halves of a task.
 
     Args:
         clip: of the size asked for; pixels outside the task's region are not looked at.
-        encode: of the tokenizer.
-        given, latents_given: leading frames that are known, and latent frames that hold any of them; only tasks about
-            time look at them.
+        encode, pixels_per_token: of a causal tokenizer, whose first latent frame holds one frame.
+        given: leading frames that are known, where the task is to go on; rounded down to whole latent frames.
 
     Raises:
         UsageError: a clip too short for the task.
     """
+    time = pixels_per_token[0]
+    latents = 1 + (given - 1) // time
     check_length(task, clip.num_frames, given)
     if not task.gives_pixels:
-        ids_thw = _one_level(encode(clip))
-        return Posed(task.name, torch.full_like(ids_thw, HIDDEN), clip.extent)
-    known_THW = task.region(*_sizes(clip), given)
+        ids_thw = _one_level(encode(Clip(torch.zeros_like(clip.frames_TCHW), clip.fps)))
+        hidden_thw = torch.full_like(ids_thw, HIDDEN)
+        return Posed(task.name, hidden_thw, torch.zeros_like(ids_thw, dtype=torch.bool), clip.extent)
+    known_THW = task.region(*_sizes(clip), 1 + time * (latents - 1))
     ids_thw = _one_level(encode(padded(clip, known_THW, task.fill)))
-    known_thw = task.region(*ids_thw.shape, latents_given)
-    return Posed(task.name, torch.where(known_thw, ids_thw, HIDDEN), clip.extent)
+    known_thw = task.region(*ids_thw.shape, latents)
+    # A causal tokenizer has not seen the padding yet when it encodes what comes before it.
+    exact_thw = known_thw if task.fill == "repeat" else torch.zeros_like(known_thw)
+    return Posed(task.name, torch.where(known_thw, ids_thw, HIDDEN), exact_thw, clip.extent)
 
 
 def pose_mask(
@@ -107,7 +113,7 @@ def pose_mask(
         )
     ids_thw = _one_level(encode(padded(clip, known_THW, "zero")))
     known_thw = tokens_known(known_THW, pixels_per_token)
-    return Posed(name, torch.where(known_thw, ids_thw, HIDDEN), clip.extent)
+    return Posed(name, torch.where(known_thw, ids_thw, HIDDEN), torch.zeros_like(known_thw), clip.extent)
 
 
 def check_length(task: Task, frames: int, given: int) -> None:
@@ -145,7 +151,7 @@ def padded(clip: Clip, known_THW: Tensor, fill: Fill) -> Clip:
 def tokens_known(known_THW: Tensor, pixels_per_token: tuple[int, int, int]) -> Tensor:
     """Which tokens of a causal tokenizer cover any known pixel, [t, h, w]; edges are padded as the tokenizer pads."""
     time, space, _ = pixels_per_token
-    frames, height, width = known_THW.shape
+    height, width = known_THW.shape[1:]
     pad = (0, -width % space, 0, -height % space, 0, 0)
     grid_THW = F.pad(known_THW[None].float(), pad, mode="replicate")[0]
     grid_Thw = F.max_pool2d(grid_THW[:, None], space)[:, 0]

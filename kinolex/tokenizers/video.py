@@ -212,7 +212,7 @@ class VideoTokenizer:
         pixels_BCTHW = rearrange(frames_TCHW, "t c h w -> 1 c t h w").to(self.device).float() / 127.5 - 1.0
         if any(pad):
             pixels_BCTHW = F.pad(pixels_BCTHW, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
-        with self._autocast():
+        with self.autocast():
             carried = cache if self.config.causal else None
             if isinstance(self.model, RecurrentAutoencoder):
                 ids_BQthw = self.model.encode_ids(pixels_BCTHW, carried, quantize, rate_weight)
@@ -222,7 +222,7 @@ class VideoTokenizer:
 
     def _decode_block(self, ids_Qthw: Tensor, extent: Extent, cache: StreamCache, frames_due: int) -> Clip:
         latents_BDthw = self.model.quantizer.latents_from_ids(ids_Qthw.unsqueeze(0).to(self.device))
-        with self._autocast():
+        with self.autocast():
             pixels_BCTHW = self.model.decode(latents_BDthw, cache if self.config.causal else None)
         pixels_CTHW = pixels_BCTHW[0, :, :frames_due, : extent.height, : extent.width].float()
         frames_CTHW = ((pixels_CTHW + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -244,7 +244,7 @@ class VideoTokenizer:
         if first is not None and replace(extent, frames=1) != replace(first.extent, frames=1):
             raise TokenError(f"every piece of a stream must have the extent of the first, {first.extent}, got {extent}")
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
         native = self.precision == "bfloat16" or (self.precision == "auto" and _bfloat16_is_native(self.device))
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=native)
 

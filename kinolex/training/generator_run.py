@@ -1,4 +1,4 @@
-"""Train a masked generator: windows of tokens, some of them back to the task's condition or hidden, all to be predicted.
+"""Train a masked generator: windows of tokens, some back to the task's condition or hidden, all to be predicted.
 
     Drawn --window, task--> clean, condition --corrupt by COMMIT--> MaskedTransformer --> nats of every token
 
@@ -138,6 +138,8 @@ class GeneratorTrainer:
             raise ConfigError(
                 f"factors {config.network.factors} do not make the {tokenizer.vocab_size} ids of {config.tokenizer}"
             )
+        if not tokenizer.config.causal:
+            raise ConfigError(f"{config.tokenizer} is not causal, and windows could not be joined; choose one that is")
         folder.mkdir(parents=True, exist_ok=True)
         self.network = replace(config.network, tokenizer=tokenizer.fingerprint)
         time_factor = tokenizer.pixels_per_token[0]

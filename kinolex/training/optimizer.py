@@ -1,4 +1,4 @@
-"""Muon for convolution kernels and the matrices of transformer blocks, AdamW for everything else, one learning-rate curve over both.
+"""Muon for convolution kernels and the matrices of transformers, AdamW for all else, one learning-rate curve over both.
 
 Muon replaces the momentum of a matrix by the nearest orthogonal matrix (five Newton-Schulz steps), so that every
 direction

@@ -191,7 +191,7 @@ def _clip(
 
 def _posed(name: str, clip: Clip, tokenizer: VideoTokenizer, dice: np.random.Generator) -> Posed:
     if name != FREE_FORM:
-        return pose(TASKS[name], clip, tokenizer.encode)
+        return pose(TASKS[name], clip, tokenizer.encode, tokenizer.pixels_per_token)
     return pose_mask(name, clip, _random_region(clip, dice), tokenizer.encode, tokenizer.pixels_per_token)
 
 
