@@ -35,7 +35,7 @@ def _data() -> None:
 
 
 def _eval() -> None:
-    """Measure: kinolex eval reconstruction | rate-distortion (each with --help)."""
+    """Measure: kinolex eval reconstruction | rate-distortion | generation (each with --help)."""
     raise SystemExit(_run(GROUPS["eval"], ["--help"], "kinolex eval"))
 
 
@@ -65,6 +65,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "eval": {
         "reconstruction": evaluation.reconstruction,
         "rate-distortion": evaluation.rate_distortion,
+        "generation": evaluation.generation,
     },
 }
 

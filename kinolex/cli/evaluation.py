@@ -1,10 +1,10 @@
-"""Measured results: eval reconstruction, rate-distortion."""
+"""Measured results: eval reconstruction, rate-distortion, generation."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kinolex.cli.common import frames_bar, load, show
+from kinolex.cli.common import check_device, frames_bar, load, show
 
 
 def reconstruction(
@@ -101,3 +101,85 @@ def rate_distortion(
     means = ((f"{one['name']} {key}", value["mean"]) for one in results for key, value in one["mean"].items())
     facts = {name: mean for name, mean in means if not name.endswith(" psnr_db")}
     show(facts | {"pages": str(out)}, json)
+
+
+def generation(
+    data: Path | None = None,
+    out: Path = Path("out/eval"),
+    model: str | None = None,
+    sets: tuple[str, ...] = ("clips", "sequences"),
+    tasks: tuple[str, ...] = (),
+    windows: int = 3,
+    worlds: int = 48,
+    captions: int = 100,
+    steps: int = 12,
+    schedule: str = "cosine",
+    settle_temperature: float = 4.5,
+    guidance: float = 0.0,
+    seed: int = 0,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Tasks of a generator on held-out clips or worlds, beside what needs no network and what its tokens allow.
+
+    Examples:
+        kinolex eval generation --data DATA --model masked-nano --out out/eval
+        kinolex eval generation --sets worlds --data DATA --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set; its perceptual/ is used when it is there.
+        out: gets a JSON file and a page with playing pictures.
+        model: shipped name, folder, or hub repository; masked-world-nano for worlds, else masked-nano.
+        sets: sub-folders whose test split is measured, or worlds alone.
+        tasks: of the ten; by default all that are given pixels.
+        windows: pieces of 17 frames from one video, at most.
+        worlds: rendered worlds, where the set is worlds.
+        captions: worlds asked for by caption alone, where the set is worlds.
+        steps: passes of the network per window.
+        schedule: how fast tokens are settled.
+        settle_temperature: noise on which tokens are settled first.
+        guidance: how strongly task and words are followed.
+        seed: of everything drawn.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    check_device(device)
+    from kinolex.evaluation.generation import WORLDS, GenerationProtocol, evaluate_generation
+    from kinolex.generation import load_generator
+    from kinolex.generation.loading import DEFAULT
+    from kinolex.generation.loading import WORLDS as WORLDS_MODEL
+
+    of_worlds = sets == (WORLDS,)
+    model = model or (WORLDS_MODEL if of_worlds else DEFAULT)
+    features = None if data is None else data / "perceptual" / "squeezenet_v1_0_imagenet.safetensors"
+    protocol = GenerationProtocol(
+        sets=sets,
+        windows=windows,
+        worlds=worlds,
+        captions=captions,
+        steps=steps,
+        schedule=schedule,
+        settle_temperature=settle_temperature,
+        guidance=guidance,
+        seed=seed,
+        **({"tasks": tasks} if tasks else {}),
+    )
+    with frames_bar("generation", "clips") as bar:
+        result = evaluate_generation(
+            load_generator(model).to(device),
+            data,
+            protocol,
+            out,
+            features_path=features if features is not None and features.is_file() else None,
+            name=f"generation_{Path(model).name}",
+            command=f"kinolex eval generation --sets {' '.join(sets)} --data DIR --model {Path(model).name}",
+            on_clips=bar,
+        )
+    facts = {
+        f"{name} {key}": value["mean"]
+        for name, task in result["tasks"].items()
+        for key, value in task["mean"].items()
+        if key.endswith("distance") and not key.startswith("ceiling")
+    }
+    facts |= {f"captions {key}": value["mean"] for key, value in result.get("captions", {"mean": {}})["mean"].items()}
+    show(facts | {"page": str(out / f"{result['name']}.html")}, json)

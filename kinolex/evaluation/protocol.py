@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import typing
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -77,6 +78,17 @@ class ReconstructionProtocol:
         return replace(self, features_sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest()), features_net
 
 
+class Protocol(typing.Protocol):
+    """What every protocol fixes; all its fields go into the result."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def bootstrap_draws(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+
+
 def select_entries(folder: str | Path, protocol: ReconstructionProtocol) -> list[Entry]:
     """Entries of the protocol's sets and split, named relative to the data folder, in a fixed order.
 
@@ -114,7 +126,7 @@ def bootstrap_interval(values: Sequence[float], *, seed: int, draws: int) -> tup
     return float(low), float(high)
 
 
-def summarise(rows: Sequence[dict[str, Any]], protocol: ReconstructionProtocol) -> dict[str, dict[str, float]]:
+def summarise(rows: Sequence[dict[str, Any]], protocol: Protocol) -> dict[str, dict[str, float]]:
     """Mean and 95 % interval over clips of every figure that all rows have."""
     means = {}
     for key in rows[0]:
@@ -127,7 +139,7 @@ def summarise(rows: Sequence[dict[str, Any]], protocol: ReconstructionProtocol) 
 
 
 def make_result(
-    name: str, rows: Sequence[dict[str, Any]], protocol: ReconstructionProtocol, *, command: str | None = None
+    name: str, rows: Sequence[dict[str, Any]], protocol: Protocol, *, command: str | None = None
 ) -> dict[str, Any]:
     """A result in the one schema of results/*.json: where it comes from, the rows, their means, the worst clips."""
     worst = sorted(rows, key=lambda row: row["psnr_db"])[:5]
@@ -138,7 +150,7 @@ def make_result(
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
         "hardware": hardware(),
-        "protocol": asdict(protocol),
+        "protocol": asdict(protocol),  # type: ignore[call-overload]  # protocols are dataclasses
         "protocol_hash": protocol.hash,
         "n": len(rows),
         "mean": summarise(rows, protocol),
