@@ -15,19 +15,41 @@ ROTARY_BASE = 100.0
 
 
 class KeyValueCache:
-    """Keys and values of the positions seen so far, one pair a layer; for one forward pass after the other."""
+    """Keys and values of the positions seen so far, one pair a layer; for one forward pass after the other.
 
-    def __init__(self) -> None:
+    Args:
+        capacity: positions that there will be at most; room for them is taken once and nothing is copied again. Only
+            without gradients.
+    """
+
+    def __init__(self, capacity: int | None = None) -> None:
+        self.capacity = capacity
         self._pairs: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._rooms: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def extend(self, layer: nn.Module, keys_BNLK: Tensor, values_BNLK: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values up to now, these included."""
-        if layer in self._pairs:
-            before_keys, before_values = self._pairs[layer]
-            keys_BNLK = torch.cat([before_keys, keys_BNLK], dim=2)
-            values_BNLK = torch.cat([before_values, values_BNLK], dim=2)
+        before = self._pairs.get(layer)
+        if self.capacity is not None:
+            keys_BNLK, values_BNLK = self._placed(layer, self.capacity, keys_BNLK, values_BNLK)
+        elif before is not None:
+            keys_BNLK = torch.cat([before[0], keys_BNLK], dim=2)
+            values_BNLK = torch.cat([before[1], values_BNLK], dim=2)
         self._pairs[layer] = keys_BNLK, values_BNLK
         return keys_BNLK, values_BNLK
+
+    def _placed(self, layer: nn.Module, capacity: int, *pair: Tensor) -> tuple[Tensor, Tensor]:
+        batch, heads, length, width = pair[0].shape
+        start = self._pairs[layer][0].shape[2] if layer in self._pairs else 0
+        assert start + length <= capacity, "more positions than the cache has room for"
+        if layer not in self._rooms:
+            self._rooms[layer] = (
+                pair[0].new_empty(batch, heads, capacity, width),
+                pair[1].new_empty(batch, heads, capacity, width),
+            )
+        keys, values = self._rooms[layer]
+        keys[:, :, start : start + length], values[:, :, start : start + length] = pair
+        return keys[:, :, : start + length], values[:, :, : start + length]
 
     @property
     def length(self) -> int:

@@ -16,15 +16,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from kinolex.errors import ConfigError, ShapeError
 from kinolex.layers.attention import TransformerBlock, rotary_angles
 from kinolex.models.factors import FactoredTokens, split_ids
-
-FOURIER = 8
-"""Waves per axis that tell a token where it lies in the whole."""
+from kinolex.models.places import FOURIER, check_sizes, grid_places, grid_shares, initialise, waves
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,17 +54,9 @@ class MaskedConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        sizes = (self.width, self.depth, self.heads, self.max_words, self.latent_frames)
-        if min(sizes) < 1 or self.width % (2 * self.heads) or not self.factors or not self.tasks:
-            raise ConfigError(
-                "a masked transformer needs factors, tasks, positive sizes and an even width per head; got "
-                f"width {self.width}, depth {self.depth}, {self.heads} heads, factors {self.factors}, "
-                f"{len(self.tasks)} tasks, {self.max_words} words, {self.latent_frames} latent frames"
-            )
-        if len(set(self.tasks)) < len(self.tasks) or len(set(self.words)) < len(self.words):
-            raise ConfigError("names of tasks and words must differ from one another")
-        if not 0.0 <= self.dropout < 1.0 or self.learned_positions < 0:
-            raise ConfigError(f"dropout {self.dropout} must be in 0..1, learned_positions not negative")
+        check_sizes("a masked transformer", self)
+        if self.learned_positions < 0:
+            raise ConfigError(f"learned_positions must not be negative, got {self.learned_positions}")
 
 
 def _sizes(width: int, depth: int, heads: int) -> dict[str, Any]:
@@ -121,14 +111,7 @@ class MaskedTransformer(nn.Module):
             for _ in range(config.depth)
         )
         self.norm_out = None if config.post_norm else nn.LayerNorm(width)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for name, parameter in self.named_parameters():
-            if name.endswith("weight") and parameter.ndim == 2:
-                nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+        initialise(self)
 
     def hidden(self, ids_Bthw: Tensor, tasks_B: Tensor, words_BP: Tensor, first_B: Tensor) -> Tensor:
         """Features [B, L, D] of every position, in t, h, w order.
@@ -157,9 +140,9 @@ class MaskedTransformer(nn.Module):
                 )
             tokens_BLD = tokens_BLD + self.places
         else:
-            places_L3 = _grid_places(time, height, width, ids_Bthw.device)
-            shares_L3 = (places_L3 + 0.5) / places_L3.new_tensor([time, height, width])
-            tokens_BLD = tokens_BLD + self.whereabouts(_waves(shares_L3))  # type: ignore[misc]
+            places_L3 = grid_places(time, height, width, ids_Bthw.device)
+            shares_L3 = grid_shares(places_L3, (time, height, width))
+            tokens_BLD = tokens_BLD + self.whereabouts(waves(shares_L3))  # type: ignore[misc]
             before_P3 = places_L3.new_full((len(self.slots), 3), -1.0)
             angles_LJ = rotary_angles(torch.cat([before_P3, places_L3]), self.config.width // self.config.heads)
         prefix_BPD = torch.cat([self.task_table[tasks_B][:, None], F.embedding(words_BP, self.word_table)], dim=1)
@@ -196,15 +179,3 @@ class MaskedTransformer(nn.Module):
                 label_smoothing=label_smoothing,
             )
         return total_BL
-
-
-def _grid_places(time: int, height: int, width: int, device: torch.device) -> Tensor:
-    axes = [torch.arange(size, device=device, dtype=torch.float32) for size in (time, height, width)]
-    return rearrange(torch.stack(torch.meshgrid(*axes, indexing="ij")), "three t h w -> (t h w) three")
-
-
-def _waves(shares_L3: Tensor) -> Tensor:
-    """Sines and cosines [L, 6 FOURIER] of places in 0..1 on each axis."""
-    rates_K = torch.arange(1, FOURIER + 1, device=shares_L3.device) * torch.pi
-    turns = repeat(shares_L3, "l three -> l three k", k=FOURIER) * rates_K
-    return rearrange(torch.cat([turns.sin(), turns.cos()], dim=-1), "l three k -> l (three k)")
