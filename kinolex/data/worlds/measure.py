@@ -102,10 +102,14 @@ def _weights_by_colour(frames_THWC: NDArray[np.uint8]) -> dict[str, Array]:
     solid_THW = ((saturation_THW - MIN_SATURATION + 0.08) / 0.16).clip(0, 1) * (value_THW > 50)
     names = list(COLOURS)
     reference = _hue_saturation(np.array([COLOURS[name] for name in names], np.float64)[None])[0][0]
-    distance = np.abs((hue_THW[..., None] - reference + 0.5) % 1 - 0.5)
-    nearest_THW = distance.argmin(axis=-1)
-    close_THW = distance.min(axis=-1) < MAX_HUE_DISTANCE
-    return {name: solid_THW * (close_THW & (nearest_THW == index)) for index, name in enumerate(names)}
+    coloured_THW = solid_THW > 0  # few pixels are; the rest need no hue
+    distance = np.abs((hue_THW[coloured_THW][:, None] - reference + 0.5) % 1 - 0.5)
+    nearest, close = distance.argmin(axis=-1), distance.min(axis=-1) < MAX_HUE_DISTANCE
+    weights = {}
+    for index, name in enumerate(names):
+        weights[name] = np.zeros_like(solid_THW)
+        weights[name][coloured_THW] = solid_THW[coloured_THW] * (close & (nearest == index))
+    return weights
 
 
 def _smoothed(frames_THWC: Array) -> Array:
@@ -135,9 +139,11 @@ def _centroids(weight_THW: Array, seen_T: NDArray[np.bool_]) -> Array:
     for time in np.flatnonzero(seen_T):
         weight_HW = weight_THW[time]
         reach = 1.6 * np.sqrt(weight_HW.sum() / np.pi) + 2
+        # Washed-out bodies have no pixel above a half; then their own strongest count.
+        strong_HW = weight_HW > min(0.5, 0.5 * float(weight_HW.max()))
         x, y = (
-            np.median(np.repeat(columns[None], height, 0)[weight_HW > 0.5]),
-            np.median(np.repeat(rows[:, None], width, 1)[weight_HW > 0.5]),
+            np.median(np.repeat(columns[None], height, 0)[strong_HW]),
+            np.median(np.repeat(rows[:, None], width, 1)[strong_HW]),
         )
         for _ in range(2):
             near_HW = weight_HW * (np.hypot(columns[None] - x, rows[:, None] - y) < reach)
