@@ -1,6 +1,8 @@
 """The main job on real input in one go, with a page to look at.
 
 a world with sound (or your file) -> in.mp4 -> tokens.safetensors -> out.mp4 -> report.html
+                  |                                               ^
+                  +----> ten tasks, tasks/*.mp4 and sheet.png ----+
 """
 
 from __future__ import annotations
@@ -27,8 +29,11 @@ from kinolex.evaluation.page import (
     table,
     write_text,
 )
-from kinolex.media import probe, read, write
+from kinolex.generation import MaskedGenerator, Wish, compose, load_generator
+from kinolex.generation.loading import DEFAULT, WORLDS
+from kinolex.media import fit_short_side, probe, read, write
 from kinolex.metrics import codebook_perplexity, psnr_db, ssim
+from kinolex.tasks.video import TASKS
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Tokens
 
@@ -37,6 +42,9 @@ WORLD_SEED = 15
 WORLD = WorldConfig(frames=73, height=128, width=128, fps=Fraction(24))
 SHOWN_FRAMES = 5
 ANIMATED_FRAMES = 73
+UNKNOWN = 118
+"""Grey of what a task does not give."""
+CAPTION = "a large red circle bounces"
 
 
 def run_demo(
@@ -47,7 +55,7 @@ def run_demo(
     file: str | Path | None = None,
     on_frames: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> tuple[Path, api.Report]:
-    """Write in.mp4, tokens.safetensors, out.mp4 and report.html into `out`; returns the page's path and the figures.
+    """Write in.mp4, tokens.safetensors, out.mp4, tasks/ and report.html into `out`; returns the page and figures.
 
     Args:
         out: made if missing.
@@ -72,10 +80,12 @@ def run_demo(
     tokens = load_tokens(out / "tokens.safetensors")
     original = read(source, max_frames=ANIMATED_FRAMES)
     restored = tokenizer.decode(_first(tokens, original))
+    generator = load_generator(WORLDS if file is None else DEFAULT)
     sections = [
         section("What happened", _facts(report, tokenizer)),
         section("Before and after", note(caption), *_pictures(original, restored)),
         section("The tokens", *_token_parts(tokens, tokenizer)),
+        section("Ten tasks, one network", *_tasks(original, generator, out / "tasks", on_frames)),
         section("Do it yourself", code(_commands(model_name))),
     ]
     lead = (
@@ -138,6 +148,44 @@ def _pictures(original: Clip, restored: Clip) -> Sequence[str]:
             )
         )
     return [moving, *stills]
+
+
+def _tasks(
+    clip: Clip, generator: MaskedGenerator, folder: Path, on_frames: Callable[[int, int | None], None]
+) -> Sequence[str]:
+    """Every task on the clip's first window: a video each, a contact sheet, and what a page shows of them."""
+    folder.mkdir(exist_ok=True)
+    window = 1 + generator.tokenizer.pixels_per_token[0] * (generator.config.latent_frames - 1)
+    short = fit_short_side(Clip(clip.frames_TCHW[:window], clip.fps), 128)
+    side = min(short.height, short.width)
+    top, left = (short.height - side) // 2, (short.width - side) // 2
+    square = Clip(short.frames_TCHW[:, :, top : top + side, left : left + side].contiguous(), short.fps)
+    figures, strips = [], []
+    for number, task in enumerate(TASKS.values()):
+        words = _class_for(generator) if task.takes_class else ""
+        wish = Wish(task=task.name, text=words, given=1, frames=window, size=(side, side))
+        composition = compose(None if task.name == "class" else square, wish, generator)
+        made = generator.tokenizer.decode(generator.generate(composition.posed, text=words))
+        known_THW = task.region(window, side, side, 1)
+        given_TCHW = torch.where(known_THW[:, None], square.frames_TCHW, UNKNOWN)
+        write(made, folder / f"{task.name}.mp4")
+        pictures = [
+            ("given", animation_data_uri(_rows(given_TCHW), made.fps)),
+            ("made", animation_data_uri(_rows(made.frames_TCHW), made.fps)),
+        ]
+        figures.append(figure(pictures, caption=f"{task.name}: {task.summary}{words and f' ({words})'}"))
+        shown = torch.linspace(0, window - 1, SHOWN_FRAMES).round().long()
+        pair = [frames_TCHW[shown].permute(1, 2, 0, 3).flatten(2) for frames_TCHW in (given_TCHW, made.frames_TCHW)]
+        strips.append(torch.cat(pair, dim=2).to(torch.uint8))
+        on_frames(number + 1, len(TASKS))
+    write(Clip(torch.cat(strips, dim=1)[None].contiguous(), Fraction(1)), folder / "sheet.png")
+    return figures
+
+
+def _class_for(generator: MaskedGenerator) -> str:
+    """A caption for generators that know worlds, for others the last of their classes."""
+    words = generator.config.words
+    return CAPTION if "bounces" in words else words[-1] if words else ""
 
 
 def _token_parts(tokens: Tokens, tokenizer: VideoTokenizer) -> Sequence[str]:

@@ -48,6 +48,8 @@ class MaskedConfig:
     """Tell the network which windows begin a causal stream: their first latent frame holds a single frame."""
     chained: bool = True
     """Predict each factor of an id with those before it known."""
+    digits: tuple[int, ...] = ()
+    """What ids are numbers of, least significant first; see FactoredTokens."""
     learned_positions: int = 0
     """Positions with an embedding each, for one grid only, instead of rotary ones: the paper's."""
     post_norm: bool = False
@@ -73,11 +75,13 @@ PAPER: dict[str, Any] = {
     "post_norm": True,
     "dropout": 0.1,
 }
+FSQ: dict[str, Any] = {"factors": (512, 512), "digits": (8,) * 6}
+"""Six digits of eight levels, as of magvit2-nano."""
 PRESETS: dict[str, dict[str, Any]] = {
     "paper-B": PAPER | _sizes(768, 12, 12),
     "paper-L": PAPER | _sizes(1024, 24, 16),
-    "small": {"factors": (512, 512), "latent_frames": 5} | _sizes(512, 12, 8),
-    "nano": {"factors": (512, 512), "latent_frames": 5} | _sizes(256, 6, 4),
+    "small": FSQ | {"latent_frames": 5} | _sizes(512, 12, 8),
+    "nano": FSQ | {"latent_frames": 5} | _sizes(256, 6, 4),
 }
 """Fields of MaskedConfig; tokenizer, and tasks and words where they are missing, come from the recipe."""
 
@@ -87,7 +91,7 @@ class MaskedTransformer(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.tokens = FactoredTokens(config.factors, width, chained=config.chained)
+        self.tokens = FactoredTokens(config.factors, width, chained=config.chained, digits=config.digits)
         self.task_table = nn.Parameter(0.02 * torch.randn(len(config.tasks), width))
         # Row 0 is "nothing said".
         self.word_table = nn.Parameter(0.02 * torch.randn(len(config.words) + 1, width))
