@@ -27,6 +27,7 @@ def config() -> GeneratorTrainConfig:
     return GeneratorTrainConfig(
         tokenizer="magvit2-nano",
         network=MaskedConfig(tokenizer="", tasks=TASK_NAMES, words=WORDS, max_words=16, **PRESETS["nano"]),
-        sources=(DrawSource(name="worlds-128", clips=3000, crop=128, batch=8, share=1.0, max_bodies=2),),
-        steps=1500,
+        sources=(DrawSource(name="worlds-128", clips=1600, crop=128, batch=8, share=1.0, max_bodies=2, conditions=1),),
+        clip_latents=7,
+        steps=1000,
     )
