@@ -29,7 +29,9 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
+from kinolex.models.autoregressive import AutoregressiveConfig, AutoregressiveTransformer
 from kinolex.models.clip_features import ClipFeatures, ClipFeaturesConfig
+from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
@@ -58,10 +60,15 @@ def _blocks_of_tokenizer(config: NetworkConfig) -> int:
 
 
 TOKENIZER, GENERATOR, CLIP_FEATURES = "tokenizer", "generator", "clip features"
+AUTOREGRESSIVE, DIFFUSION = "autoregressive generator", "diffusion generator"
 KINDS: dict[type, Kind] = {
     AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     RecurrentConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     MaskedConfig: Kind(GENERATOR, MaskedTransformer, lambda config: config.depth + len(config.factors)),
+    AutoregressiveConfig: Kind(
+        AUTOREGRESSIVE, AutoregressiveTransformer, lambda config: config.depth + len(config.factors)
+    ),
+    DiffusionConfig: Kind(DIFFUSION, DiffusionTransformer, lambda config: config.depth),
     ClipFeaturesConfig: Kind(CLIP_FEATURES, ClipFeatures, lambda config: sum(config.blocks) + len(config.heads)),
 }
 """Every config that is a whole network's."""
