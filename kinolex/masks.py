@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kinolex.errors import UsageError
@@ -24,7 +27,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "power": lambda r: 1 - r**2,
     "cubic": lambda r: 1 - r**3,
     "square-root": lambda r: 1 - math.sqrt(r),
-    "exponential": lambda r: 1 - 2 ** (-10 * (1 - r)) if r < 1 else 0.0,
+    "exponential": lambda r: (1 - 2 ** (-10 * (1 - r))) / (1 - 2**-10),
 }
 """Share hidden at progress r: 1 at 0, 0 at 1, never rising."""
 
@@ -41,7 +44,7 @@ def schedule_named(name: str) -> Callable[[float], float]:
 def hidden_counts(name: str, steps: int, positions: int) -> tuple[int, ...]:
     """How many of `positions` are hidden after each of `steps` passes: strictly falling, 0 at the end.
 
-    With more steps than positions the tail has one position a pass and the counts end early.
+    Where fewer positions are left than passes, each pass settles one and the counts end early.
 
     Raises:
         UsageError: an unknown schedule, no step or more than MAX_STEPS, or no position.
@@ -65,28 +68,28 @@ def halton_ranks(grid: tuple[int, int, int]) -> Tensor:
 
     Positions follow the Halton sequence in bases 2, 3 and 5 over (rows, columns, frames); the first visit counts.
     """
+    return torch.from_numpy(_halton_ranks(grid).copy())
+
+
+@lru_cache(maxsize=16)
+def _halton_ranks(grid: tuple[int, int, int]) -> NDArray[np.int64]:
     time, height, width = grid
     total = time * height * width
-    ranks = torch.full((total,), -1, dtype=torch.int64)
-    found, index = 0, 0
-    while found < total and index < 64 * total:
-        index += 1
-        row = int(_van_der_corput(index, 2) * height)
-        column = int(_van_der_corput(index, 3) * width)
-        frame = int(_van_der_corput(index, 5) * time)
-        place = (frame * height + row) * width + column
-        if ranks[place] < 0:
-            ranks[place] = found
-            found += 1
-    missing = (ranks < 0).nonzero()[:, 0]
-    ranks[missing] = torch.arange(found, total)
+    index = np.arange(1, 64 * total + 1)
+    rows, columns, frames = (
+        (_van_der_corput(index, base) * size).astype(np.int64) for base, size in ((2, height), (3, width), (5, time))
+    )
+    places, visits = np.unique((frames * height + rows) * width + columns, return_index=True)
+    ranks = np.full(total, -1, np.int64)
+    ranks[places[np.argsort(visits)]] = np.arange(len(places))
+    ranks[ranks < 0] = np.arange(len(places), total)
     return ranks.reshape(grid)
 
 
-def _van_der_corput(index: int, base: int) -> float:
-    value, scale = 0.0, 1.0 / base
-    while index:
-        index, digit = divmod(index, base)
+def _van_der_corput(index: NDArray[np.int64], base: int) -> NDArray[np.float64]:
+    value, scale = np.zeros(len(index)), 1.0 / base
+    while index.any():
+        index, digit = np.divmod(index, base)
         value += digit * scale
         scale /= base
     return value
