@@ -7,6 +7,7 @@ Source: nucleus sampling, arXiv 1904.09751; the Gumbel-max trick: Gumbel 1954.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +27,8 @@ class Choice:
     """Only the fewest ids that have at least this share of the probability together."""
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise UsageError(f"temperature must be 0 or more, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError(f"temperature must be 0 or more and finite, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k must be 1 or more, got {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
@@ -54,8 +55,9 @@ def choose(logits_V: Tensor, choice: Choice, generator: torch.Generator) -> tupl
 def _keep_likely(log_probability_V: Tensor, choice: Choice) -> Tensor:
     kept_V = log_probability_V
     if choice.top_k is not None and choice.top_k < kept_V.shape[-1]:
-        least = kept_V.topk(choice.top_k, dim=-1).values[..., -1:]
-        kept_V = kept_V.masked_fill(kept_V < least, -torch.inf)
+        # By place and not by value: of equally likely ids only as many as were asked for.
+        best_V = kept_V.topk(choice.top_k, dim=-1)
+        kept_V = torch.full_like(kept_V, -torch.inf).scatter(-1, best_V.indices, best_V.values)
     if choice.top_p < 1.0:
         sorted_V, order_V = kept_V.sort(dim=-1, descending=True)
         before_V = sorted_V.exp().cumsum(dim=-1) - sorted_V.exp()

@@ -10,6 +10,7 @@ Source: MAGVIT, arXiv 2212.05199, algorithm 1; MaskGIT, arXiv 2202.04200.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kinolex.errors import ShapeError, UsageError
-from kinolex.masks import HIDDEN, hidden_counts, schedule_named
+from kinolex.masks import HIDDEN, MAX_STEPS, hidden_counts, schedule_named
 from kinolex.sampling.choose import Choice, choose, gumbel_like
 
 FactorLogits = Callable[[int, Tensor], Tensor]
@@ -38,10 +39,10 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         schedule_named(self.schedule)
-        if self.steps < 1:
-            raise UsageError(f"steps must be 1 or more, got {self.steps}")
-        if not self.settle_temperature >= 0:
-            raise UsageError(f"settle_temperature must be 0 or more, got {self.settle_temperature}")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise UsageError(f"steps must be in 1..{MAX_STEPS}, got {self.steps}")
+        if not 0 <= self.settle_temperature < math.inf:
+            raise UsageError(f"settle_temperature must be 0 or more and finite, got {self.settle_temperature}")
 
 
 @torch.inference_mode()

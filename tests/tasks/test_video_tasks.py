@@ -40,7 +40,7 @@ def random_clip(frames: int, height: int, width: int, seed: int = 0) -> Clip:
 
 
 def test_there_are_the_papers_ten_tasks_and_one_for_drawn_masks() -> None:
-    assert set(TASKS) == set(PERCENT) and TASK_NAMES == (*TASKS, FREE_FORM)
+    assert set(TASKS) == set(PERCENT) and (*TASKS, FREE_FORM) == TASK_NAMES
     assert {name for name, task in TASKS.items() if task.takes_class} == {"class", "class-prediction"}
     assert [name for name, task in TASKS.items() if not task.gives_pixels] == ["class"]
     with pytest.raises(UsageError, match="no task 'dream'; choose one of frame-prediction, "):
