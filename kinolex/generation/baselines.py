@@ -25,7 +25,7 @@ from kinolex.sampling.parallel import FactorLogits
 from kinolex.tasks.base import Posed
 from kinolex.tasks.words import word_ids
 
-UNCONDITIONAL = "class"
+WITHOUT = "class"
 """The task that guidance pushes away from, without words."""
 
 
@@ -86,7 +86,7 @@ def fill(model: Baseline, posed: Posed, config: BaselineConfig, *, text: str = "
     asked = question(model, posed.task, posed.condition_thw, words_P)
     unsaid = None
     if config.guidance:
-        unsaid = question(model, UNCONDITIONAL, posed.condition_thw, torch.zeros_like(words_P))
+        unsaid = question(model, WITHOUT, posed.condition_thw, torch.zeros_like(words_P))
     generator = torch.Generator().manual_seed(config.seed)
     exact_thw = posed.exact_thw.to(asked.condition_Bthw.device)
     if isinstance(model, AutoregressiveTransformer):
@@ -96,7 +96,7 @@ def fill(model: Baseline, posed: Posed, config: BaselineConfig, *, text: str = "
 
 def step_fn(model: AutoregressiveTransformer, asked: Question, *, cached: bool = True) -> StepFn:
     """What autoregressive sampling asks. Without a cache every call reads the prefix and all tokens before anew."""
-    total = asked.condition_Bthw[0].numel()
+    model, total = model.folded(), asked.condition_Bthw[0].numel()
     seen: list[Tensor] = []
     cache = KeyValueCache(model.prefix.length + 2 * total)
 

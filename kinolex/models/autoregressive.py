@@ -11,7 +11,7 @@ Source: VideoPoet, arXiv 2312.14125, section 3 (prefix language model); compared
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,7 @@ class AutoregressiveConfig:
     latent_frames: int
     marks_first: bool = True
     chained: bool = True
+    digits: tuple[int, ...] = ()
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class AutoregressiveTransformer(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.tokens = FactoredTokens(config.factors, width, chained=config.chained)
+        self.tokens = FactoredTokens(config.factors, width, chained=config.chained, digits=config.digits)
         self.prefix = Prefix(config)
         self.copies = nn.Parameter(STD * torch.randn(2, width))
         self.first_mark = nn.Parameter(STD * torch.randn(width)) if config.marks_first else None
@@ -65,6 +66,19 @@ class AutoregressiveTransformer(nn.Module):
         )
         self.norm_out = nn.LayerNorm(width)
         initialise(self)
+
+    @torch.no_grad()
+    def folded(self) -> AutoregressiveTransformer:
+        """The same function with the digits' parts added to the rows of ids: they need not be added for every token."""
+        if not self.config.digits:
+            return self
+        like = next(self.parameters())
+        network = AutoregressiveTransformer(replace(self.config, digits=())).to(like.device, like.dtype)
+        weights = {name: value for name, value in self.state_dict().items() if ".digit_tables." not in name}
+        for factor in range(len(self.config.factors)):
+            weights[f"tokens.tables.{factor}"] = self.tokens.table(factor)
+        network.load_state_dict(weights)
+        return network.train(self.training).requires_grad_(like.requires_grad)
 
     def read_condition(
         self, condition_Bthw: Tensor, tasks_B: Tensor, words_BP: Tensor, first_B: Tensor, cache: KeyValueCache

@@ -78,9 +78,9 @@ class DiffusionTransformer(nn.Module):
         nn.init.zeros_(self.velocity.weight)
 
     @torch.no_grad()
-    def measure_(self, ids_Bthw: Tensor) -> None:
-        """Scale latents such as those of these ids to mean 0 and variance 1 a channel."""
-        values_NC = latents_from_ids(ids_Bthw, self.config.factors).flatten(0, -2).double()
+    def measure_(self, ids: Tensor) -> None:
+        """From now on scale latents so that those of these ids have mean 0 and variance 1 a channel."""
+        values_NC = latents_from_ids(ids, self.config.factors).flatten(0, -2).double()
         self.mean.copy_(values_NC.mean(dim=0))
         # A channel that never changes is left alone.
         deviation_C = values_NC.std(dim=0, correction=0)

@@ -1,9 +1,9 @@
-"""Train a masked generator: windows of tokens, some back to the task's condition or hidden, all to be predicted.
+"""Train a generator: windows of tokens with a task each, to be made from what the task gives.
 
-    Drawn --window, task--> clean, condition --corrupt by COMMIT--> MaskedTransformer --> nats of every token
+    Drawn --window, task--> clean, condition --generator_losses--> MaskedTransformer, or one of the baselines --> loss
 
-A step takes clips of one source, so that no batch needs padding; each sample has a task, a share of corrupted tokens
-and a window of its own.
+The network of the recipe says what is trained; data, tasks, optimizer and steps are the same for all. A step takes
+clips of one source, so that no batch needs padding; each sample has a task and a window of its own.
 
 Source: MAGVIT, arXiv 2212.05199, section 3.2 (COMMIT).
 """
@@ -21,18 +21,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from kinolex import checkpoint
 from kinolex.errors import CheckpointError, ConfigError
 from kinolex.masks import HIDDEN, SCHEDULES
-from kinolex.models.factors import split_ids
+from kinolex.models.autoregressive import AutoregressiveConfig, AutoregressiveTransformer
+from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer, latents_from_ids
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tasks.video import TASKS
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.engine import stop_requests
+from kinolex.training.generator_losses import TokenBatch, autoregressive_loss, diffusion_loss, masked_loss
 from kinolex.training.optimizer import Optimizers, gradient_norm_
 from kinolex.training.progress import Progress
 from kinolex.training.state import Counters, load_state, save_state
@@ -43,17 +44,19 @@ DERIVED_TASKS = ("frame-prediction", "class", "class-prediction")
 MAX_LATENTS_GIVEN = 3
 INSIDE_SHARE = 0.35
 """Of the windows of derived tasks begin inside a stream."""
+MEASURED_CLIPS = 200
+"""Of each source tell how latents are spread."""
 CONTINUED_SHARE = 0.5
 """Of the windows inside a stream with an encoded condition also have settled tokens at their start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorTrainConfig:
-    """A recipe for a masked generator."""
+    """A recipe for a generator."""
 
     tokenizer: str
     """Shipped name, folder or hub repository; every process that draws tokens loads it."""
-    network: MaskedConfig
+    network: MaskedConfig | AutoregressiveConfig | DiffusionConfig
     """Its field tokenizer is filled in by the trainer."""
     sources: tuple[DrawSource, ...]
     steps: int
@@ -108,6 +111,8 @@ class Window:
     task: int
     words_P: Tensor
     first: bool
+    exact_thw: Tensor
+    """bool, where the condition is part of the clean tokens."""
 
 
 class GeneratorTrainer:
@@ -121,7 +126,7 @@ class GeneratorTrainer:
 
     Raises:
         CheckpointError: the folder holds a run of another recipe or tokenizer.
-        ConfigError: factors that do not multiply to the tokenizer's vocabulary.
+        ConfigError: factors that do not multiply to the tokenizer's vocabulary, or are not its levels (of diffusion).
     """
 
     def __init__(
@@ -154,10 +159,14 @@ class GeneratorTrainer:
         self.packs = packs
         fields = asdict(config)
         fields.pop("save_every")
+        if not isinstance(config.network, MaskedConfig):
+            fields["kind"] = type(config.network).__name__
         text = json.dumps([fields, tokenizer.fingerprint], sort_keys=True)
         self.counters = Counters(config_hash=hashlib.sha256(text.encode()).hexdigest()[:16])
         torch.manual_seed(config.seed)
-        self.model = MaskedTransformer(self.network).to(self.device)
+        self.model: nn.Module = checkpoint.KINDS[type(self.network)].build(self.network).to(self.device)
+        if isinstance(self.model, DiffusionTransformer):
+            _check_levels(self.model.config.factors, tokenizer)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
         if self.state_path.exists():
@@ -167,10 +176,14 @@ class GeneratorTrainer:
     def state_path(self) -> Path:
         return self.folder / "state.safetensors"
 
-    def run(self, *, minutes: float | None = None) -> MaskedTransformer:
+    def run(self, *, minutes: float | None = None) -> nn.Module:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         drawn = {source.name: self._drawn(source) for source in self.config.sources}
+        if self.counters.step == 0 and isinstance(self.model, DiffusionTransformer):
+            ids = [clip.clean_thw.flatten() for clips in drawn.values() for clip in clips[:MEASURED_CLIPS]]
+            self.model.measure_(torch.cat(ids).long().to(self.device))
+            self.average.load_state_dict(self.model.state_dict())
         total = self.config.steps
         progress = Progress(self.folder, total, self.counters.step, vocab_size=math.prod(self.network.factors))
         with stop_requests() as stop:
@@ -233,42 +246,47 @@ class GeneratorTrainer:
             name = ENCODED_TASKS[index]
             start = int(dice.integers(0, room + 1)) if whole_thw.shape[0] > length else 0
             clean_thw, condition_thw = (ids[start : start + length].long() for ids in (clip.clean_thw, whole_thw))
+            exact_thw = torch.zeros_like(clean_thw, dtype=torch.bool)
             if start and dice.random() < CONTINUED_SHARE:
                 settled = int(dice.integers(1, MAX_LATENTS_GIVEN + 1))
                 condition_thw = torch.cat([clean_thw[:settled], condition_thw[settled:]])
+                exact_thw[:settled] = True
         else:
             start = int(dice.integers(1, room + 1)) if room and dice.random() < INSIDE_SHARE else 0
             clean_thw = clip.clean_thw[start : start + length].long()
             latents_given = int(dice.integers(1, MAX_LATENTS_GIVEN + 1)) if start or dice.random() < 0.3 else 1
-            known_thw = TASKS[name].region(*clean_thw.shape, latents_given)
-            condition_thw = torch.where(known_thw, clean_thw, HIDDEN)
+            frames, rows, columns = clean_thw.shape
+            exact_thw = TASKS[name].region(frames, rows, columns, latents_given)
+            condition_thw = torch.where(exact_thw, clean_thw, HIDDEN)
             if TASKS[name].takes_class and dice.random() >= self.config.word_dropout:
                 words_P = clip.words_P
-        return Window(clean_thw, condition_thw, self.network.tasks.index(name), words_P, start == 0)
+        return Window(clean_thw, condition_thw, self.network.tasks.index(name), words_P, start == 0, exact_thw)
 
     def _loss(self, windows: Sequence[Window], dice: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        clean_Bthw = torch.stack([window.clean_thw for window in windows]).to(self.device)
-        condition_Bthw = torch.stack([window.condition_thw for window in windows]).to(self.device)
+        batch = TokenBatch(
+            torch.stack([window.clean_thw for window in windows]).to(self.device),
+            torch.stack([window.condition_thw for window in windows]).to(self.device),
+            torch.stack([window.exact_thw for window in windows]).to(self.device),
+            torch.tensor([window.task for window in windows], device=self.device),
+            torch.stack([window.words_P for window in windows]).to(self.device),
+            torch.tensor([window.first for window in windows], device=self.device),
+        )
+        smoothing = self.config.label_smoothing
+        if isinstance(self.model, AutoregressiveTransformer):
+            return autoregressive_loss(self.model, batch, label_smoothing=smoothing)
+        if isinstance(self.model, DiffusionTransformer):
+            return diffusion_loss(self.model, batch)
+        assert isinstance(self.model, MaskedTransformer)
         corrupt_Bthw = torch.stack([_corrupted(window.clean_thw.shape, dice) for window in windows]).to(self.device)
-        back_Bthw = condition_Bthw if self.config.corruption == "commit" else torch.full_like(condition_Bthw, HIDDEN)
-        given_Bthw = torch.where(corrupt_Bthw, back_Bthw, clean_Bthw)
-        tasks_B = torch.tensor([window.task for window in windows], device=self.device)
-        words_BP = torch.stack([window.words_P for window in windows]).to(self.device)
-        first_B = torch.tensor([window.first for window in windows], device=self.device)
-        target_BLF = split_ids(rearrange(clean_Bthw, "b t h w -> b (t h w)"), self.network.factors)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            nats_BL = self.model(given_Bthw, tasks_B, words_BP, first_B, target_BLF, self.config.label_smoothing)
-        hidden_BL = (given_Bthw == HIDDEN).flatten(1)
-        refined_BL = corrupt_Bthw.flatten(1) & ~hidden_BL
-        kinds = {"mask": hidden_BL, "refine": refined_BL, "reconstruct": ~corrupt_Bthw.flatten(1)}
-        teaches_BL = torch.stack([kinds[name] for name in self.config.losses]).any(dim=0)
-        loss = (nats_BL * teaches_BL).sum() / teaches_BL.sum().clamp(min=1)
-        figures = {"loss": float(loss.detach())}
-        for name, chosen_BL in kinds.items():
-            if bool(chosen_BL.any()):
-                figures[f"{name}_bits"] = float(nats_BL.detach()[chosen_BL].mean()) / math.log(2)
-        figures["bits_per_position"] = figures.get("mask_bits", figures["loss"] / math.log(2))
-        return loss, figures
+        config = self.config
+        return masked_loss(
+            self.model,
+            batch,
+            corrupt_Bthw,
+            corruption=config.corruption,
+            losses=config.losses,
+            label_smoothing=smoothing,
+        )
 
     def _load(self) -> None:
         found = load_state(self.state_path, self._modules(), self._pair())
@@ -290,3 +308,16 @@ def _corrupted(grid: tuple[int, ...], dice: np.random.Generator) -> Tensor:
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[torch.from_numpy(dice.permutation(total)[:count])] = True
     return chosen.reshape(grid)
+
+
+def _check_levels(levels: tuple[int, ...], tokenizer: VideoTokenizer) -> None:
+    """Raises ConfigError unless ids of this tokenizer stand for the levels that the network makes."""
+    quantizer = tokenizer.model.quantizer
+    ids = torch.linspace(0, tokenizer.vocab_size - 1, 64).long()
+    theirs_CN = quantizer.latents_from_ids(ids.view(1, 1, 1, 1, -1).to(tokenizer.device))[0, :, 0, 0].cpu()
+    ours_CN = latents_from_ids(ids, levels).T
+    if theirs_CN.shape != ours_CN.shape or not torch.allclose(theirs_CN, ours_CN, atol=1e-6):
+        raise ConfigError(
+            f"latents of levels {levels} are not those of a {type(quantizer).__name__} of {tokenizer}; "
+            "diffusion needs the levels of a finite scalar or lookup-free quantizer as its factors"
+        )
