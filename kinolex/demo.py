@@ -163,7 +163,8 @@ def _tasks(
     figures, strips = [], []
     for number, task in enumerate(TASKS.values()):
         words = _class_for(generator) if task.takes_class else ""
-        wish = Wish(task=task.name, text=words, given=1, frames=window, size=(side, side))
+        given = 1 if task.fill == "repeat" else None
+        wish = Wish(task=task.name, text=words, given=given, frames=window, size=(side, side))
         composition = compose(None if task.name == "class" else square, wish, generator)
         made = generator.tokenizer.decode(generator.generate(composition.posed, text=words))
         known_THW = task.region(window, side, side, 1)

@@ -23,12 +23,14 @@ def config() -> GeneratorTrainConfig:
             DrawSource(
                 name="natural-128",
                 data=("sequences", "clips", "street_cctv", "asl_gestures", "grid"),
-                clips=2400,
+                clips=1200,
                 crop=128,
                 batch=8,
-                share=0.8,
+                share=0.85,
+                conditions=1,
             ),
-            DrawSource(name="actions-64", data=("weizmann64",), clips=500, crop=64, batch=24, share=0.2),
+            DrawSource(name="actions-64", data=("weizmann64",), clips=300, crop=64, batch=24, share=0.15, conditions=1),
         ),
-        steps=1500,
+        clip_latents=7,
+        steps=850,
     )

@@ -230,8 +230,8 @@ def _distances(
     for key, features in feature_nets.items():
         for label, clips in sets.items():
             vectors = features_of(clips, features)
-            for kind in ("frechet", "kernel"):
-                one = distance(kind, vectors, truth[key], features=key)  # type: ignore[arg-type]
+            for kind in ("frechet_distance", "kernel_distance"):
+                one = distance(kind, vectors, truth[key], features=key)
                 found.append({"of": label} | asdict(one))
     return found
 
