@@ -21,6 +21,7 @@ def generate(
     frames: int | None = None,
     given: int | None = None,
     grow: bool = False,
+    panorama: int | None = None,
     put_back: bool = False,
     lines: int | None = 128,
     size: tuple[int, int] = (128, 128),
@@ -41,6 +42,7 @@ def generate(
 
     Examples:
         kinolex generate --task outpaint-horizontal --from in.mp4 out.mp4
+        kinolex generate --task outpaint-vertical --panorama 3 --from in.mp4 wide.mp4
         kinolex generate --task frame-prediction --from in.mp4 --given 9 --frames 49 out.mp4
         kinolex generate --task free-form --mask mask.png --from in.mp4 out.mp4
         kinolex generate --task class --text "a large red star bounces" --model masked-world-nano out.mp4
@@ -58,6 +60,8 @@ def generate(
         frames: of the result; by default all of the source, or 16 more than are given for prediction.
         given: leading frames that prediction goes on from; by default all of the source.
         grow: outpainting keeps the whole source and makes a larger picture around it.
+        panorama: outpaint-vertical keeps the whole source and widens it to both sides so many times, each time by half
+            of its width; outpaint-horizontal upwards and downwards. Odd sizes are first padded to whole tokens.
         put_back: put the source's own pixels over what was known, with a soft seam.
         lines: scale the short side of the source down to this first.
         size: rows and columns where there is no source.
@@ -88,6 +92,7 @@ def generate(
         frames=frames,
         given=given,
         grow=grow,
+        panorama=panorama,
         put_back=put_back,
         lines=lines,
         size=size,

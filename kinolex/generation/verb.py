@@ -16,6 +16,7 @@ import torch
 
 from kinolex.api import OnFrames, refuse_same, reported, write_stream
 from kinolex.errors import UsageError
+from kinolex.generation.panorama import WINDOW_TASK, Panorama, check_panorama, make_panorama, pose_panorama
 from kinolex.generation.pixels import Growth, on_canvas, put_back, read_mask
 from kinolex.generation.windows import GenerateConfig, MaskedGenerator, longer
 from kinolex.media import fit_short_side, read
@@ -43,6 +44,8 @@ class Wish:
     """Leading frames that prediction goes on from: by default all of the source."""
     grow: bool = False
     """Outpainting puts the whole source on a larger canvas, instead of making anew what surrounds its middle."""
+    panorama: int | None = None
+    """Outpainting keeps the whole source and goes on so often to both sides, each time by half of the source."""
     put_back: bool = False
     """Put the source's own pixels over what was known."""
     lines: int | None = 128
@@ -57,6 +60,10 @@ class Wish:
             task = task_named(self.task)
             if self.text and not task.takes_class:
                 raise UsageError(f"{self.task} takes no class or caption; class and class-prediction do")
+        if self.panorama is not None:
+            check_panorama(self.task, self.panorama)
+            if self.grow:
+                raise UsageError("a panorama keeps the whole source already; leave grow out")
         if (self.task == FREE_FORM) != (self.mask is not None):
             raise UsageError("a mask belongs to the task free-form, and that task needs one")
         for name, value in (("frames", self.frames), ("given", self.given), ("lines", self.lines)):
@@ -95,6 +102,8 @@ class Composition:
     clip: Clip
     known_THW: torch.Tensor | None
     """What may be put back."""
+    panorama: Panorama | None = None
+    """How the question is taken apart into windows, where it is wider than they are."""
 
 
 def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Composition:
@@ -103,7 +112,7 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
     Raises:
         UsageError: no source for a task that needs one, one too short, or a task that the model does not know.
     """
-    generator.check_task(wish.task)
+    generator.check_task(wish.task if wish.panorama is None else WINDOW_TASK)
     tokenizer = generator.tokenizer
     time_factor = tokenizer.pixels_per_token[0]
     window = 1 + time_factor * (generator.config.latent_frames - 1)
@@ -132,6 +141,10 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
         known_THW = read_mask(wish.mask, frames, clip.height, clip.width)
         posed = pose_mask(FREE_FORM, clip, known_THW, tokenizer.encode, tokenizer.pixels_per_token)
         return Composition(posed, clip, known_THW)
+    if wish.panorama is not None:
+        panorama = pose_panorama(clip, wish.task, wish.panorama, tokenizer)
+        wide, known_THW = panorama.on_canvas(clip) if wish.put_back else (clip, None)
+        return Composition(panorama.posed, wide, known_THW, panorama)
     posed = pose(task, clip, tokenizer.encode, tokenizer.pixels_per_token)
     known_THW = task.region(frames, clip.height, clip.width, 1) if task.gives_pixels else None
     return Composition(posed, clip, known_THW)
@@ -179,7 +192,8 @@ def generate(
     clip = None if source is None else read(source, max_frames=_wanted(wish))
     composition = compose(clip, wish, generator)
     extent, given = composition.posed.extent, _frames_given(composition, generator)
-    grown = Growth(generator.tokenizer, extent.height, extent.width, extent.fps) if growth is not None else None
+    window = extent if composition.panorama is None else composition.panorama.window
+    grown = Growth(generator.tokenizer, window.height, window.width, window.fps) if growth is not None else None
     passes = 0
 
     def on_window(number: int, total: int, ids_thw: torch.Tensor) -> None:
@@ -217,8 +231,11 @@ def _made(
     """Finished frames, block by block."""
     posed, tokenizer = composition.posed, generator.tokenizer
     done = 0
-    pieces = _pieces(generator.stream(posed, config, text=wish.text, on_window=on_window), posed.extent, tokenizer)
-    for made in tokenizer.decode_stream(pieces):
+    if composition.panorama is None:
+        ids = generator.stream(posed, config, text=wish.text, on_window=on_window)
+    else:
+        ids = iter([make_panorama(generator, composition.panorama, config, on_window=on_window)])
+    for made in tokenizer.decode_stream(_pieces(ids, posed.extent, tokenizer)):
         frames_TCHW, stop = made.frames_TCHW, done + made.num_frames
         known_THW = composition.known_THW
         if wish.put_back and known_THW is not None and done < len(known_THW):

@@ -156,9 +156,9 @@ class MaskedGenerator:
             raise UsageError(f"this model was not trained for {name}; its tasks are {', '.join(self.config.tasks)}")
 
     def _task_here(self, task: str, window_thw: Tensor, fixed_thw: Tensor, said: bool) -> str:
-        """A window of which nothing is known but what is settled goes on from that, whatever was asked of the whole."""
-        is_open = bool(((window_thw != HIDDEN) & ~fixed_thw).any())
-        if is_open or not bool(fixed_thw.any()):
+        """A window of which nothing is known but settled frames goes on from them, whatever was asked of the whole."""
+        settled = _leading(torch.where(fixed_thw, window_thw, HIDDEN))
+        if not settled or bool((window_thw[settled:] != HIDDEN).any()):
             return task
         going_on = "class-prediction" if said else "frame-prediction"
         return going_on if going_on in self.config.tasks else task
