@@ -16,7 +16,6 @@ from kinolex.generation import MaskedGenerator
 from kinolex.tasks.video import TASKS
 from kinolex.types import Clip
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::kinolex.metrics.distribution.FewSamplesWarning")
 
 
