@@ -64,7 +64,8 @@ class GeneratorTrainConfig:
         *(("frame-prediction", 0.15), ("class", 0.2), ("class-prediction", 0.1)),
         ("encoded", 0.55),
     )
-    """How often each derived task is posed; "encoded" stands for the tasks of token_draws.ENCODED_TASKS."""
+    """How often each derived task is posed; "encoded" stands for any task of token_draws.ENCODED_TASKS, which
+    may be named, too, where every clip was encoded for it."""
     corruption: str = "commit"
     """"commit", or "mask": hidden instead of the condition's tokens, as MaskGIT does."""
     losses: tuple[str, ...] = ("refine", "mask", "reconstruct")
@@ -92,7 +93,7 @@ class GeneratorTrainConfig:
             raise ConfigError(f'corruption must be "commit" or "mask", got {self.corruption!r}')
         if not self.losses or set(self.losses) - {"refine", "mask", "reconstruct"}:
             raise ConfigError(f"losses must be among refine, mask and reconstruct, got {self.losses}")
-        unknown = {name for name, _ in self.task_shares} - {*DERIVED_TASKS, "encoded"}
+        unknown = {name for name, _ in self.task_shares} - {*DERIVED_TASKS, "encoded", *ENCODED_TASKS}
         if unknown or not self.task_shares or min(share for _, share in self.task_shares) < 0:
             raise ConfigError(f"task_shares may name {DERIVED_TASKS} and encoded, got {self.task_shares}")
 
@@ -123,6 +124,7 @@ class GeneratorTrainer:
         tokenizer: the one that config names.
         packs: folders of packs by collection.
         folder: tokens, state and log.
+        drawn: clips by source, where they are not to be drawn below folder.
 
     Raises:
         CheckpointError: the folder holds a run of another recipe or tokenizer.
@@ -137,8 +139,9 @@ class GeneratorTrainer:
         folder: Path,
         *,
         device: str = "cpu",
+        drawn: dict[str, list[Drawn]] | None = None,
     ) -> None:
-        self.config, self.folder, self.device = config, folder, torch.device(device)
+        self.config, self.folder, self.device, self.drawn = config, folder, torch.device(device), drawn
         if math.prod(config.network.factors) != tokenizer.vocab_size or tokenizer.num_levels != 1:
             raise ConfigError(
                 f"factors {config.network.factors} do not make the {tokenizer.vocab_size} ids of {config.tokenizer}"
@@ -179,7 +182,7 @@ class GeneratorTrainer:
     def run(self, *, minutes: float | None = None) -> nn.Module:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        drawn = {source.name: self._drawn(source) for source in self.config.sources}
+        drawn = self.drawn or {source.name: self._drawn(source) for source in self.config.sources}
         if self.counters.step == 0 and isinstance(self.model, DiffusionTransformer):
             ids = [clip.clean_thw.flatten() for clips in drawn.values() for clip in clips[:MEASURED_CLIPS]]
             self.model.measure_(torch.cat(ids).long().to(self.device))
@@ -241,8 +244,11 @@ class GeneratorTrainer:
         length = self.network.latent_frames
         room = clip.clean_thw.shape[0] - length
         words_P = torch.zeros_like(clip.words_P)
-        if name == "encoded":
-            index, whole_thw = clip.conditions[int(dice.integers(len(clip.conditions)))]
+        if name not in DERIVED_TASKS:
+            among = [one for one in clip.conditions if name in ("encoded", ENCODED_TASKS[one[0]])]
+            if not among:
+                raise ConfigError(f"a clip was not encoded for {name}; draw clips for it, or let task_shares say encoded")
+            index, whole_thw = among[int(dice.integers(len(among)))]
             name = ENCODED_TASKS[index]
             start = int(dice.integers(0, room + 1)) if whole_thw.shape[0] > length else 0
             clean_thw, condition_thw = (ids[start : start + length].long() for ids in (clip.clean_thw, whole_thw))
