@@ -186,7 +186,7 @@ def _clip(
         return Clip(world.clip.frames_TCHW, world.clip.fps), world.caption
     frames_THWC, item = loader.clip(number)
     label = item.label if item is not None and item.label in plan.words else ""
-    return Clip(torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).contiguous(), Fraction(25)), label or ""
+    return Clip(torch.from_numpy(frames_THWC.copy()).permute(0, 3, 1, 2).contiguous(), Fraction(25)), label or ""
 
 
 def _posed(name: str, clip: Clip, tokenizer: VideoTokenizer, dice: np.random.Generator) -> Posed:
