@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from kinolex.api import OnFrames, refuse_same, reported, write_stream
+from kinolex.api import IMAGE_SUFFIXES, OnFrames, refuse_same, reported, write_stream
 from kinolex.errors import UsageError
 from kinolex.generation.panorama import WINDOW_TASK, Panorama, check_panorama, make_panorama, pose_panorama
 from kinolex.generation.pixels import Growth, on_canvas, put_back, read_mask
 from kinolex.generation.windows import GenerateConfig, MaskedGenerator, longer
 from kinolex.media import fit_short_side, read
 from kinolex.tasks.base import Posed, pose, pose_mask
-from kinolex.tasks.video import FREE_FORM, Task, task_named
-from kinolex.types import Clip, Extent, Tokens
+from kinolex.tasks.video import FREE_FORM, TASKS, Task, task_named
+from kinolex.types import Clip, Extent, Sound, Tokens
 
+PREDICTIONS = tuple(name for name, task in TASKS.items() if task.fill == "repeat")
 MORE_LATENTS = 4
 """Latent frames that prediction makes beyond what is given, unless told otherwise."""
 
@@ -60,6 +61,8 @@ class Wish:
             task = task_named(self.task)
             if self.text and not task.takes_class:
                 raise UsageError(f"{self.task} takes no class or caption; class and class-prediction do")
+        if self.given is not None and self.task not in PREDICTIONS:
+            raise UsageError(f"given is for {' and '.join(PREDICTIONS)}, not for {self.task}; leave it out")
         if self.panorama is not None:
             check_panorama(self.task, self.panorama)
             if self.grow:
@@ -122,10 +125,10 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
             raise UsageError(f"{wish.task} needs a video or image to start from; give one with --from")
         black = torch.zeros(wish.frames or window, 3, *wish.size, dtype=torch.uint8)
         source = Clip(black, wish.fps)
+    elif wish.lines is not None and min(source.height, source.width) > wish.lines:
+        source = fit_short_side(source, wish.lines)
     if source.num_frames == 1:  # an image, which has no rate of its own
         source = Clip(source.frames_TCHW, wish.fps)
-    if wish.lines is not None and min(source.height, source.width) > wish.lines:
-        source = fit_short_side(source, wish.lines)
     if wish.grow:
         source = on_canvas(source, wish.task)
     if task is not None and task.fill == "repeat":
@@ -135,7 +138,7 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
     )
     if frames > source.num_frames:
         raise UsageError(f"{wish.task} works on the {source.num_frames} frames of its source, but {frames} are wanted")
-    clip = Clip(source.frames_TCHW[:frames], source.fps, source.sound)
+    clip = Clip(source.frames_TCHW[:frames], source.fps, _first_of(source, frames))
     if task is None:
         assert wish.mask is not None
         known_THW = read_mask(wish.mask, frames, clip.height, clip.width)
@@ -158,11 +161,19 @@ def _going_on(source: Clip, task: Task, wish: Wish, generator: MaskedGenerator) 
     frames = wish.frames or given + MORE_LATENTS * time_factor
     if frames <= given:
         raise UsageError(f"{given} frames are given and {frames} wanted; give fewer with --given, or ask for more")
-    clip = Clip(source.frames_TCHW[:given], source.fps, source.sound)
+    clip = Clip(source.frames_TCHW[:given], source.fps, _first_of(source, frames))
     ids_thw = generator.tokenizer.encode(clip).ids_Qthw[0]
     posed = Posed(task.name, ids_thw, torch.ones_like(ids_thw, dtype=torch.bool), clip.extent)
     known_THW = torch.ones(given, clip.height, clip.width, dtype=torch.bool)
     return Composition(longer(posed, frames, 1 + -(-(frames - 1) // time_factor)), clip, known_THW)
+
+
+def _first_of(source: Clip, frames: int) -> Sound | None:
+    """The sound of the first frames; all of it where there are not more."""
+    sound = source.sound
+    if sound is None or frames >= source.num_frames:
+        return sound
+    return Sound(sound.samples_CS[:, : round(frames / source.fps * sound.rate_hz)], sound.rate_hz)
 
 
 def generate(
@@ -187,8 +198,11 @@ def generate(
         UsageError: a wish that cannot be granted; KinolexError of the media layer. No partial target is left.
     """
     target, config, began = Path(target), config or GenerateConfig(), time.monotonic()
-    if source is not None:
-        refuse_same(Path(source), target)
+    for other in (source, wish.mask, growth):
+        if other is not None:
+            refuse_same(Path(other), target)
+    if growth is not None and Path(growth).suffix.lower() not in IMAGE_SUFFIXES:
+        raise UsageError(f"growth is an image, got {growth}; name it .png")
     clip = None if source is None else read(source, max_frames=_wanted(wish))
     composition = compose(clip, wish, generator)
     extent, given = composition.posed.extent, _frames_given(composition, generator)
@@ -269,6 +283,4 @@ def _silent(done: int, total: int | None) -> None:
 
 def _wanted(wish: Wish) -> int | None:
     """Frames of the source that can matter."""
-    if wish.task in ("frame-prediction", "class-prediction"):
-        return wish.given
-    return wish.frames
+    return wish.given if wish.task in PREDICTIONS else wish.frames

@@ -11,6 +11,7 @@ Source: MAGVIT, arXiv 2212.05199; long videos by feeding back the last tokens: V
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +32,9 @@ from kinolex.types import Extent, Tokens
 OVERLAP = 2
 """Latent frames that a window takes over from the one before."""
 
+WITHOUT = "class"
+"""The task that, without words, says nothing of what is wanted: what guidance pushes away from."""
+
 OnWindow = Callable[[int, int, Tensor], None]
 """(pass, passes of this window, ids [t, h, w] of the window, HIDDEN where not settled)."""
 
@@ -46,6 +50,10 @@ class GenerateConfig:
     """Settle tokens in an even order instead of the surest first."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.guidance < math.inf:
+            raise UsageError(f"guidance must be 0 or more and finite, got {self.guidance}")
+
 
 class MaskedGenerator:
     """A masked transformer and the tokenizer whose ids it knows.
@@ -59,6 +67,11 @@ class MaskedGenerator:
             raise ConfigError(
                 f"this generator knows the ids of tokenizer {model.config.tokenizer[:12]}, not of "
                 f"{tokenizer.fingerprint[:12]}; load the one it was trained with"
+            )
+        if not tokenizer.config.causal or math.prod(model.config.factors) != tokenizer.vocab_size:
+            raise ConfigError(
+                f"a generator of factors {model.config.factors} needs a causal tokenizer with as many ids, got "
+                f"{tokenizer}"
             )
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.fingerprint = tokenizer, fingerprint
@@ -116,7 +129,8 @@ class MaskedGenerator:
             text: a class or caption; "" says nothing.
 
         Raises:
-            UsageError: a word that the model does not know, or a task that it was not trained for.
+            UsageError: a word that the model does not know, or a task that it was not trained for; guidance by a model
+            that was not trained for classes.
         """
         pieces = list(self.stream(posed, config, text=text, on_window=on_window))
         return Tokens(torch.cat(pieces, dim=0)[None], "video", self.tokenizer.fingerprint, posed.extent)
@@ -133,6 +147,8 @@ class MaskedGenerator:
         config = config or GenerateConfig()
         words_P = word_ids(text, self.config.words, self.config.max_words)
         self.check_task(posed.task)
+        if config.guidance and WITHOUT not in self.config.tasks:
+            raise UsageError(f"guidance needs a model that was trained for {WITHOUT}, this one was not; leave it at 0")
         condition_thw = posed.condition_thw
         total = len(condition_thw)
         settled_thw = torch.where(posed.exact_thw, condition_thw, HIDDEN)
@@ -179,7 +195,7 @@ class MaskedGenerator:
         generator = torch.Generator().manual_seed(_seed(config.seed, start))
         logits_fn = self.logits_fn(task, words_P, grid=grid, first=start == 0)
         if config.guidance:
-            nothing = self.logits_fn("class", torch.zeros_like(words_P), grid=grid, first=start == 0)
+            nothing = self.logits_fn(WITHOUT, torch.zeros_like(words_P), grid=grid, first=start == 0)
             logits_fn = guided(logits_fn, nothing, config.guidance)
 
         def on_step(number: int, passes: int, factors_BLF: Tensor) -> None:

@@ -87,7 +87,8 @@ def pose(task: Task, clip: Clip, encode: Encode, pixels_per_token: tuple[int, in
         return Posed(task.name, hidden_thw, torch.zeros_like(ids_thw, dtype=torch.bool), clip.extent)
     known_THW = task.region(*_sizes(clip), 1 + time * (latents - 1))
     ids_thw = _one_level(encode(padded(clip, known_THW, task.fill)))
-    known_thw = task.region(*ids_thw.shape, latents)
+    frames, rows, columns = ids_thw.shape
+    known_thw = task.region(frames, rows, columns, latents)
     # A causal tokenizer has not seen the padding yet when it encodes what comes before it.
     exact_thw = known_thw if task.fill == "repeat" else torch.zeros_like(known_thw)
     return Posed(task.name, torch.where(known_thw, ids_thw, HIDDEN), exact_thw, clip.extent)
