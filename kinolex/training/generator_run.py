@@ -94,7 +94,8 @@ class GeneratorTrainConfig:
         if not self.losses or set(self.losses) - {"refine", "mask", "reconstruct"}:
             raise ConfigError(f"losses must be among refine, mask and reconstruct, got {self.losses}")
         unknown = {name for name, _ in self.task_shares} - {*DERIVED_TASKS, "encoded", *ENCODED_TASKS}
-        if unknown or not self.task_shares or min(share for _, share in self.task_shares) < 0:
+        shares = [share for _, share in self.task_shares]
+        if unknown or min(shares, default=0) < 0 or not 0 < sum(shares) < math.inf:
             raise ConfigError(f"task_shares may name {DERIVED_TASKS} and encoded, got {self.task_shares}")
 
     @property
@@ -243,6 +244,8 @@ class GeneratorTrainer:
         name = names[int(dice.choice(len(names), p=np.array(shares) / sum(shares)))]
         length = self.network.latent_frames
         room = clip.clean_thw.shape[0] - length
+        # Something is left to be made, also in short windows.
+        most_given = max(1, min(MAX_LATENTS_GIVEN, length - 1))
         words_P = torch.zeros_like(clip.words_P)
         if name not in DERIVED_TASKS:
             among = [one for one in clip.conditions if name in ("encoded", ENCODED_TASKS[one[0]])]
@@ -254,13 +257,13 @@ class GeneratorTrainer:
             clean_thw, condition_thw = (ids[start : start + length].long() for ids in (clip.clean_thw, whole_thw))
             exact_thw = torch.zeros_like(clean_thw, dtype=torch.bool)
             if start and dice.random() < CONTINUED_SHARE:
-                settled = int(dice.integers(1, MAX_LATENTS_GIVEN + 1))
+                settled = int(dice.integers(1, most_given + 1))
                 condition_thw = torch.cat([clean_thw[:settled], condition_thw[settled:]])
                 exact_thw[:settled] = True
         else:
             start = int(dice.integers(1, room + 1)) if room and dice.random() < INSIDE_SHARE else 0
             clean_thw = clip.clean_thw[start : start + length].long()
-            latents_given = int(dice.integers(1, MAX_LATENTS_GIVEN + 1)) if start or dice.random() < 0.3 else 1
+            latents_given = int(dice.integers(1, most_given + 1)) if start or dice.random() < 0.3 else 1
             frames, rows, columns = clean_thw.shape
             exact_thw = TASKS[name].region(frames, rows, columns, latents_given)
             condition_thw = torch.where(exact_thw, clean_thw, HIDDEN)

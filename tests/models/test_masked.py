@@ -273,7 +273,7 @@ def test_int8_weights_come_back_within_half_a_step_of_their_row(small: Path, mod
     assert digest == checkpoint.read_description(small)["fingerprint"]
 
 
-def test_int8_files_are_a_quarter_and_their_fingerprint_is_stable(
+def test_int8_files_are_small_and_their_fingerprint_is_stable(
     small: Path, model: MaskedTransformer, tmp_path: Path
 ) -> None:
     whole = checkpoint.save(tmp_path / "whole", model, card="")

@@ -11,6 +11,7 @@ from kinolex.sampling.choose import Choice, choose, gumbel_like
 
 LOGITS_V = torch.tensor([2.0, -1.0, 0.5, 1.0, -3.0, 0.0])
 DRAWS = 20_000
+ALL = set(range(6))
 LIMIT = 27.9
 """Chi-square with 5 degrees of freedom exceeds this once in 26,000 times."""
 
@@ -37,9 +38,7 @@ def test_ids_are_drawn_with_the_probabilities_of_softmax(temperature: float) -> 
     assert chi_square(counts_V, (LOGITS_V / (1.3 * temperature)).softmax(0)) > 5 * LIMIT
 
 
-@pytest.mark.parametrize(
-    ("top_k", "kept"), [(1, {0}), (2, {0, 3}), (3, {0, 2, 3}), (6, set(range(6))), (99, set(range(6)))]
-)
+@pytest.mark.parametrize(("top_k", "kept"), [(1, {0}), (2, {0, 3}), (3, {0, 2, 3}), (6, ALL), (99, ALL)])
 def test_top_k_draws_among_the_k_likeliest_alone(top_k: int, kept: set[int]) -> None:
     counts_V = drawn(Choice(top_k=top_k))
     wanted_V = torch.tensor([value if index in kept else -torch.inf for index, value in enumerate(LOGITS_V)])
@@ -53,9 +52,7 @@ def test_top_k_keeps_k_of_equally_likely_ids(top_k: int) -> None:
     assert int((counts_V > 0).sum()) == top_k
 
 
-@pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.01, {0}), (0.5, {0}), (0.7, {0, 3}), (0.85, {0, 2, 3}), (1.0, set(range(6)))]
-)
+@pytest.mark.parametrize(("top_p", "kept"), [(0.01, {0}), (0.5, {0}), (0.7, {0, 3}), (0.85, {0, 2, 3}), (1.0, ALL)])
 def test_top_p_draws_among_the_fewest_ids_that_reach_the_share(top_p: float, kept: set[int]) -> None:
     # Probabilities, sorted: 0.539 (id 0), 0.198 (3), 0.120 (2), 0.073 (5), 0.027 (1), 0.004 (4).
     counts_V = drawn(Choice(top_p=top_p))
