@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinolex import checkpoint, cli
+from kinolex import checkpoint, cli, hub
 from kinolex.media import read, write
+from kinolex.models.masked import MaskedConfig, MaskedTransformer
+from kinolex.tasks.video import TASK_NAMES
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.types import Clip, Sound
@@ -183,12 +185,14 @@ def test_tokens_of_another_model_and_damaged_token_files_are_refused(
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [("demo",), ("roundtrip",), ("encode",), ("decode",), ("info",), ("train",), ("doctor",)]
-    commands += [("compress",), ("decompress",)]
+    commands += [("compress",), ("decompress",), ("generate",)]
     commands += [("data", name) for name in ("check", "index", "pack", "worlds")] + [("eval", "reconstruction")]
     for command in commands:
         assert run(*command, "--help") == 0
         assert f"Example: kinolex {' '.join(command)}" in " ".join(capsys.readouterr().out.split()), command
     assert run("roundtrip", "--no-such-option") == 2
+    run("generate", "--help")
+    assert "and free-form with a mask." in " ".join(capsys.readouterr().out.split())  # its list of tasks
 
 
 def test_the_help_comes_within_a_second_and_imports_no_torch() -> None:
@@ -249,6 +253,66 @@ def test_a_refused_call_says_one_line_and_touches_nothing(
         printed = capsys.readouterr().err.strip()
         assert message in printed and printed.startswith("kinolex: ") and "\n" not in printed
     assert {path.name for path in tmp_path.iterdir()} == names and video.read_bytes() == before
+
+
+@pytest.fixture
+def generator(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A random generator whose tokenizer is found among the shipped ones."""
+    torch.manual_seed(1)
+    config = MaskedConfig(
+        tokenizer=checkpoint.load(model).fingerprint,
+        factors=(8, 8),
+        width=32,
+        depth=1,
+        heads=2,
+        tasks=TASK_NAMES,
+        words=("red", "ball"),
+        max_words=2,
+        latent_frames=3,
+    )
+    checkpoint.save(tmp_path / "models" / "generator", MaskedTransformer(config), card="")
+    monkeypatch.setattr(hub, "PRETRAINED", Path(model).parent)
+    return str(tmp_path / "models" / "generator")
+
+
+def test_generate_makes_video_and_tells_how(video: Path, generator: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = video.with_name("out.mp4")
+    options = ("--model", generator, "--steps", 2, "--json")
+    assert run("generate", "--from", video, "--given", 5, "--frames", 12, "--seed", 7, out, *options) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["task"], report["frames"], report["frames_given"]) == ("frame-prediction", 12, 5)
+    assert report["seed"] == 7 and read(out).frames_TCHW.shape == (12, 3, 37, 50)
+    picture, growth = video.with_name("out.png"), video.with_name("growth.png")
+    words = ("--task", "class", "--text", "a red ball", "--frames", 1, "--size", 32, 48)
+    assert run("generate", picture, *words, "--growth", growth, *options) == 0
+    assert read(picture).frames_TCHW.shape == (1, 3, 32, 48) and read(growth).frames_TCHW.shape == (1, 3, 64, 48)
+
+
+def test_generate_refuses_in_one_line_what_it_cannot_do(
+    video: Path, generator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, out = {path.name for path in video.parent.iterdir()}, video.with_name("out.mp4")
+    for options, message in (
+        (("--task", "dream"), "no task 'dream'; choose one of frame-prediction"),
+        (("--task", "class", "--text", "a green ball"), "does not know 'green'; its words are red, ball"),
+        (("--task", "inpaint-central", "--text", "red"), "takes no class or caption"),
+        (("--task", "free-form"), "that task needs one"),
+        (("--steps", 0), "steps must be in 1..1024, got 0"),
+        (("--temperature", -1), "temperature must be 0 or more and finite, got -1"),
+        (("--guidance", -1), "guidance must be 0 or more and finite, got -1"),
+        (("--top-k", 0), "top_k must be 1 or more"),
+        (("--top-p", 0), "top_p must be above 0"),
+        (("--schedule", "sine"), "no mask schedule 'sine'; choose one of cosine"),
+        (("--frames", 5), "9 frames are given and 5 wanted"),
+        (("--device", "banana"), "no device 'banana'"),
+    ):
+        assert run("generate", "--from", video, out, "--model", generator, *options) == 2
+        printed = capsys.readouterr().err.strip()
+        assert message in printed and printed.splitlines()[-1].startswith("kinolex: "), printed
+    assert run("generate", out, "--model", generator) == 2
+    assert "needs a video or image to start from; give one with --from" in capsys.readouterr().err
+    assert run("generate", "--from", video, out, "--model", video.parent / "nothing") == 2
+    assert {path.name for path in video.parent.iterdir()} == names
 
 
 def test_the_demo_leaves_video_tokens_and_a_page_that_needs_nothing_else(

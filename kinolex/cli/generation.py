@@ -40,12 +40,15 @@ def generate(
 ) -> None:
     """Make video: go on, fill in, look beyond the frame, or from words alone.
 
-    Examples:
-        kinolex generate --task outpaint-horizontal --from in.mp4 out.mp4
-        kinolex generate --task outpaint-vertical --panorama 3 --from in.mp4 wide.mp4
-        kinolex generate --task frame-prediction --from in.mp4 --given 9 --frames 49 out.mp4
-        kinolex generate --task free-form --mask mask.png --from in.mp4 out.mp4
-        kinolex generate --task class --text "a large red star bounces" --model masked-world-nano out.mp4
+    Example: kinolex generate --task outpaint-horizontal --from in.mp4 out.mp4
+
+    Or: kinolex generate --task outpaint-vertical --panorama 3 --from in.mp4 wide.mp4
+
+    Or: kinolex generate --task frame-prediction --from in.mp4 --given 9 --frames 49 out.mp4
+
+    Or: kinolex generate --task free-form --mask mask.png --from in.mp4 out.mp4
+
+    Or: kinolex generate --task class --text "a large red star bounces" --model masked-world-nano out.mp4
 
     Tasks: frame-prediction, frame-interpolation, outpaint-central, outpaint-vertical, outpaint-horizontal,
     outpaint-dynamic, inpaint-central, inpaint-dynamic, class, class-prediction, and free-form with a mask.
