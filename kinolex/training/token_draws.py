@@ -10,11 +10,13 @@ a function of (seed, source, number) and is written whole.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -134,7 +136,7 @@ def draw(
         CheckpointError: a shard is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{source.name}-{number:04d}.safetensors" for number in range(-(-source.clips // SHARD))]
+    paths = shard_paths(plan, source, folder)
     todo = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
     if todo:
         # Forked children of a process whose OpenMP threads have run would hang.
@@ -149,6 +151,14 @@ def draw(
                 pool.shutdown(cancel_futures=True)
                 raise
     return [clip for path in paths for clip in _read(path)][: source.clips]
+
+
+def shard_paths(plan: DrawPlan, source: DrawSource, folder: Path) -> list[Path]:
+    """Files of a source's clips. Their names depend on all that the clips do but the tokenizer, which has a folder."""
+    decides = {name: getattr(source, name) for name in ("data", "crop", "max_bodies", "conditions")}
+    text = json.dumps([asdict(plan) | {"tokenizer": ""}, decides], sort_keys=True)
+    start = f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return [folder / f"{start}-{number:04d}.safetensors" for number in range(-(-source.clips // SHARD))]
 
 
 def _read(path: Path) -> list[Drawn]:

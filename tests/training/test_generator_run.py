@@ -23,7 +23,7 @@ from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training import recipes, token_draws
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.generator_run import DERIVED_TASKS, GeneratorTrainConfig, GeneratorTrainer, Window
-from kinolex.training.token_draws import ENCODED_TASKS, DrawSource, draw, draw_shard
+from kinolex.training.token_draws import ENCODED_TASKS, DrawSource, draw, draw_shard, shard_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = 3
@@ -76,7 +76,7 @@ def trainer_in(folder: Path, out: str, **changes: object) -> GeneratorTrainer:
     drawn = folder / f"drawn-{config.seed}.safetensors"
     if not drawn.is_file():
         draw_shard(trainer.plan, SOURCE, [], 0, drawn)
-    shard = folder / out / "tokens" / trainer.network.tokenizer[:12] / "worlds-0000.safetensors"
+    (shard,) = shard_paths(trainer.plan, SOURCE, folder / out / "tokens" / trainer.network.tokenizer[:12])
     shard.parent.mkdir(parents=True, exist_ok=True)
     shard.write_bytes(drawn.read_bytes())
     return trainer
@@ -260,7 +260,8 @@ def test_shards_that_are_there_are_read_and_damaged_ones_refused(folder: Path) -
     trainer = trainer_in(folder, "out")
     shards = folder / "out" / "tokens" / trainer.network.tokenizer[:12]
     assert len(draw(trainer.plan, replace(SOURCE, clips=2), [], shards)) == 2
-    shard = shards / "worlds-0000.safetensors"
+    (shard,) = shard_paths(trainer.plan, SOURCE, shards)
+    assert shard_paths(trainer.plan, replace(SOURCE, crop=48), shards) != [shard]
     shard.write_bytes(shard.read_bytes()[:200])
     with pytest.raises(CheckpointError, match="delete it to draw it anew"):
         draw(trainer.plan, SOURCE, [], shards)
