@@ -250,7 +250,7 @@ class GeneratorTrainer:
         if name not in DERIVED_TASKS:
             among = [one for one in clip.conditions if name in ("encoded", ENCODED_TASKS[one[0]])]
             if not among:
-                raise ConfigError(f"a clip was not encoded for {name}; draw clips for it, or let task_shares say encoded")
+                raise ConfigError(f"a clip was not encoded for {name}; encode it, or let task_shares say encoded")
             index, whole_thw = among[int(dice.integers(len(among)))]
             name = ENCODED_TASKS[index]
             start = int(dice.integers(0, room + 1)) if whole_thw.shape[0] > length else 0
