@@ -391,6 +391,9 @@ def describe_tokens(tokens: Tokens) -> dict[str, Any]:
 
 
 def _describe_model(folder: Path) -> dict[str, Any]:
+    what = checkpoint.what_is(folder)
+    if what != checkpoint.TOKENIZER:
+        return _describe_network(folder, what)
     tokenizer = checkpoint.load(folder)
     return {
         "folder": str(folder),
@@ -401,6 +404,22 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "causal": tokenizer.config.causal,
         "parameters": sum(parameter.numel() for parameter in tokenizer.model.parameters()),
     }
+
+
+def _describe_network(folder: Path, what: str | None) -> dict[str, Any]:
+    """Of a network that is no tokenizer: what it is, and what it can be asked for."""
+    model, fingerprint = checkpoint.load_module(folder)
+    facts = {
+        "folder": str(folder),
+        "what": what or "network",
+        "fingerprint": fingerprint,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    config = model.config
+    for name in ("tokenizer", "tasks", "words"):
+        if value := getattr(config, name, None):
+            facts[name] = value if isinstance(value, str) else " ".join(map(str, value))
+    return facts
 
 
 def _scaled(reader: VideoReader, lines: int | None) -> Iterator[Clip]:

@@ -53,7 +53,7 @@ class GenerationProtocol:
 
     sets: tuple[str, ...] = ("clips", "sequences")
     """Folders below the data folder, test split; or "worlds" alone."""
-    tasks: tuple[str, ...] = tuple(name for name, task in TASKS.items() if task.gives_pixels)
+    tasks: tuple[str, ...] = tuple(name for name, task in TASKS.items() if task.gives_pixels and not task.takes_class)
     side: int = 128
     """Clips are scaled to this short side and cut to a square in the middle."""
     frames: int = 17
