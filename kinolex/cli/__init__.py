@@ -49,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generation.generate,
     "info": files.info,
     "train": training.train,
+    "reproduce": training.reproduce,
     "doctor": training.doctor,
     "data": _data,
     "eval": _eval,

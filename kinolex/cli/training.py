@@ -1,8 +1,11 @@
-"""Weights out of data, and whether this machine can make them: train, doctor."""
+"""Weights out of data, claims of papers tested again, and whether this machine can do it: train, reproduce, doctor."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
 
 from kinolex.cli.common import Source, check_device, show, to_json
 
@@ -39,6 +42,64 @@ def train(
         recipe, data, out, minutes=minutes, device=device, cache=cache, init=init, render_world=render_frames
     )
     show({"weights": str(weights)}, json)
+
+
+def reproduce(
+    name: Annotated[str, tyro.conf.Positional] = "",
+    list: bool = False,
+    scale: str = "nano",
+    out: Path = Path("runs/out/claims"),
+    results: Path = Path("results"),
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Test a claim of the papers again: train its arms, measure them, and say pass, fail or inconclusive.
+
+    Call again to go on after an interruption. Claims share arms, so all of them cost less than their sum.
+
+    Example: kinolex reproduce commit --scale nano
+
+    Args:
+        name: of a claim, or all.
+        list: print the claims and what they cost instead.
+        scale: nano for two CPU cores, small for a GPU, tiny to see that it runs.
+        out: gets networks, tokens and finished rows.
+        results: gets reproduce_NAME.json and reproduce_NAME.html.
+        device: cpu, cuda, cuda:1, mps.
+        json: print verdicts as JSON.
+    """
+    check_device(device)
+    from rich.console import Console
+
+    from kinolex.errors import UsageError
+    from kinolex.training.claims.claim import claim_flops, minutes
+    from kinolex.training.claims.lab import Lab
+    from kinolex.training.claims.run import CLAIMS, claim_named
+    from kinolex.training.claims.run import reproduce as tested
+    from kinolex.training.claims.scales import scale_named
+
+    size, facts = scale_named(scale), dict[str, Any]()
+    if list:
+        for claim in CLAIMS.values():
+            facts[claim.name] = _cost(claim_flops([claim], size), minutes) + f"; {claim.statement}"
+        facts["all"] = _cost(claim_flops([*CLAIMS.values()], size), minutes)
+        show(facts, json)
+        return
+    if not name:
+        raise UsageError(f"name a claim ({', '.join(CLAIMS)}), or all; --list says what they are")
+    lab = Lab(size, out, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
+    for claim in CLAIMS.values() if name == "all" else [claim_named(name)]:
+        command = f"kinolex reproduce {claim.name} --scale {scale} --device {device}"
+        result = tested(claim, size, out, results, command=command, lab=lab, say=lab.say)
+        facts[claim.name] = result["verdict"]
+        for one in result["findings"]:
+            figures = f"{one['ratio']:.3g} ({one['low']:.3g} to {one['high']:.3g}), needed {one['needed']}"
+            facts[f"{claim.name}: {one['what']}"] = f"{figures}: {one['outcome']}"
+    show(facts | {"pages": str(results)}, json)
+
+
+def _cost(flops: int, minutes: Any) -> str:
+    return f"{flops / 1e12:.0f} TFLOP of training, {minutes(flops):.0f} minutes at 250 GFLOP/s"
 
 
 def doctor(data: Path | None = None, device: str = "cpu", json: bool = False) -> None:
