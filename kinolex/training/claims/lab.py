@@ -8,7 +8,6 @@ Killed at any time, the next call goes on: trained networks are kept by what the
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -197,10 +196,6 @@ class Lab:
     def _tokenizer_folder(self, arm: Arm, seed: int) -> Path:
         own = arm.with_seed(seed).tokenizer
         return self.folder / "tokenizers" / row_key(None if own is None else asdict(own), self.scale.clips)
-
-    def forget(self) -> None:
-        """Remove all that is kept at this scale."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def sample(
