@@ -103,6 +103,14 @@ def test_info_describes_media_tokens_and_models(video: Path, model: str, capsys:
     assert kinds == ["media", "tokens", "model"]
 
 
+@pytest.mark.parametrize(("name", "said"), [("masked-nano", "outpaint-central"), ("clip-features-nano", "parameters")])
+def test_info_describes_networks_of_every_kind(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", name, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kind"] == "model" and facts["what"] in ("generator", "clip features")
+    assert said in json.dumps(facts)
+
+
 def test_compress_info_and_decompress_bring_back_frames_size_rate_and_sound(
     video: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,7 +131,7 @@ def generation(
         out: gets a JSON file and a page with playing pictures.
         model: shipped name, folder, or hub repository; masked-world-nano for worlds, else masked-nano.
         sets: sub-folders whose test split is measured, or worlds alone.
-        tasks: of the ten; by default all that are given pixels.
+        tasks: of the ten; by default the eight that need no class.
         windows: pieces of 17 frames from one video, at most.
         worlds: rendered worlds, where the set is worlds.
         captions: worlds asked for by caption alone, where the set is worlds.
