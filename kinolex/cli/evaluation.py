@@ -122,9 +122,9 @@ def generation(
 ) -> None:
     """Tasks of a generator on held-out clips or worlds, beside what needs no network and what its tokens allow.
 
-    Examples:
-        kinolex eval generation --data DATA --model masked-nano --out out/eval
-        kinolex eval generation --sets worlds --data DATA --out out/eval
+    Example: kinolex eval generation --data DATA --model masked-nano --out out/eval
+
+    Example: kinolex eval generation --sets worlds --data DATA --out out/eval
 
     Args:
         data: folder with one sub-folder per set; its perceptual/ is used when it is there.
