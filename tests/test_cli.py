@@ -16,7 +16,7 @@ import torch
 from kinolex import checkpoint, cli, hub
 from kinolex.media import read, write
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
-from kinolex.tasks.video import TASK_NAMES
+from kinolex.tasks.video import TASK_NAMES, TASKS
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.types import Clip, Sound
@@ -329,7 +329,9 @@ def test_the_demo_leaves_video_tokens_and_a_page_that_needs_nothing_else(
     out = tmp_path / "demo"
     assert run("demo", "--out", out, "--model", model, "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert {path.name for path in out.iterdir()} == {"in.mp4", "out.mp4", "tokens.safetensors", "report.html"}
+    assert {path.name for path in out.iterdir()} == {"in.mp4", "out.mp4", "tokens.safetensors", "report.html", "tasks"}
+    assert {path.name for path in (out / "tasks").iterdir()} == {*(f"{name}.mp4" for name in TASKS), "sheet.png"}
+    assert read(out / "tasks" / "inpaint-central.mp4").frames_TCHW.shape == (17, 3, 128, 128)
     original, restored = read(out / "in.mp4"), read(out / "out.mp4")
     assert restored.frames_TCHW.shape == original.frames_TCHW.shape and restored.sound is not None
     assert original.sound is not None and float(original.sound.samples_CS.abs().max()) > 0.05

@@ -164,6 +164,7 @@ def generation(
         seed=seed,
         **({"tasks": tasks} if tasks else {}),
     )
+    counts = f"--worlds {worlds} --captions {captions}" if of_worlds else f"--windows {windows}"
     with frames_bar("generation", "clips") as bar:
         result = evaluate_generation(
             load_generator(model).to(device),
@@ -172,7 +173,7 @@ def generation(
             out,
             features_path=features if features is not None and features.is_file() else None,
             name=f"generation_{Path(model).name}",
-            command=f"kinolex eval generation --sets {' '.join(sets)} --data DIR --model {Path(model).name}",
+            command=f"kinolex eval generation --sets {' '.join(sets)} --data DIR --model {Path(model).name} {counts}",
             on_clips=bar,
         )
     facts = {

@@ -30,6 +30,7 @@ PEER_COLUMNS = {
     "decode_fps": "decode, frames/s",
     "peak_mib": "peak memory in training, MiB",
 }
+FRECHET = "frechet_distance[clip-features-nano]"
 COUNTED = {"raw": "tokens or packets alone", "file": "whole files"}
 
 
@@ -98,6 +99,39 @@ def files_table(path: Path) -> str:
     return "\n".join([*lines, "", f"{result['n']} clips of {sets}, first {frames} frames, 128 lines; {rivals}."])
 
 
+def generation_table(path: Path) -> str:
+    """Markdown of a generator's tasks: distances to the true clip, and between sets of clips."""
+    result = read_result(path)
+    columns = {
+        "": "made",
+        "put_back_": "known pixels put back",
+        "trivial_": "needs no network",
+        "trivial_through_tokenizer_": "the same through the tokenizer",
+        "ceiling_": "the true clip through the tokenizer",
+    }
+    heads = [
+        "squeezenet_distance to the true clip",
+        *columns.values(),
+        "Frechet distance of sets: made",
+        "needs no network",
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for name, task in result["tasks"].items():
+        cells = [f"{task['mean'][f'{label}squeezenet_distance']['mean']:.3f}" for label in columns]
+        sets = {one["of"]: one["value"] for one in task["distances"] if one["name"] == FRECHET}
+        cells += [f"{sets[of]:.3g}" for of in ("made", "trivial_through_tokenizer")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    count = result["n"] // len(result["tasks"])
+    protocol = result["protocol"]
+    lines += ["", f"{count} windows of {protocol['frames']} frames, {protocol['side']}x{protocol['side']}, of "]
+    lines[-1] += f"{' and '.join(protocol['sets'])}; {protocol['steps']} passes; {FRECHET}."
+    if "captions" in result:
+        right = {key: value["mean"] for key, value in result["captions"]["mean"].items()}
+        shares = ", ".join(f"{key.replace('_', ', ')} {share:.0%}" for key, share in right.items())
+        lines[-1] += f" Of {len(result['captions']['worlds'])} captions right: {shares}."
+    return "\n".join(lines)
+
+
 def _signed(percent: float | None) -> str:
     return "no overlap" if percent is None else f"{percent:+.0f} %"
 
@@ -112,6 +146,9 @@ def with_table(readme: str, name: str, table: str) -> str:
 def with_tables(readme: str, root: Path) -> str:
     readme = with_table(readme, "results", results_table(root / "results"))
     readme = with_table(readme, "files", files_table(root / "results" / "rate_distortion_video-nano.json"))
+    for name in ("masked-nano", "masked-world-nano"):
+        table = generation_table(root / "results" / f"generation_{name}.json")
+        readme = with_table(readme, name, table)
     return with_table(readme, "peers", peers_table(root / "benchmarks" / "peers.json"))
 
 

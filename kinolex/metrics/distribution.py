@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
@@ -166,7 +167,11 @@ def features_of(clips: Tensor | Iterable[Tensor], features: Features, batch: int
 
 
 def squeezenet_features(net: SqueezeNetFeatures) -> Features:
-    """Features of single frames, blind to their order: means over space of deep layers, then the mean over frames."""
+    """Features of single frames, blind to their order: means over space of deep layers, then the mean over frames.
+
+    Channels at a place are scaled to a root mean square of one first, as squeezenet_distance scales them to length one:
+    raw activations are in the hundreds, where the cubic kernel sees nothing but the brightest of them.
+    """
 
     @torch.no_grad()
     def features(pixels_BCTHW: Tensor) -> Tensor:
@@ -180,7 +185,8 @@ def squeezenet_features(net: SqueezeNetFeatures) -> Features:
         vectors = []
         for part_NCHW in frames_NCHW.split(FRAMES_AT_ONCE):
             layers = net(part_NCHW)[-DEEP_LAYERS:]
-            vectors.append(torch.cat([layer_NCHW.float().mean(dim=(2, 3)) for layer_NCHW in layers], dim=1))
+            scaled = (F.normalize(layer.float(), dim=1) * layer.shape[1] ** 0.5 for layer in layers)
+            vectors.append(torch.cat([layer_NCHW.mean(dim=(2, 3)) for layer_NCHW in scaled], dim=1))
         return rearrange(torch.cat(vectors), "(b t) d -> b t d", b=count).mean(dim=1)
 
     return features
