@@ -133,5 +133,5 @@ TASK_NAMES = (*TASKS, FREE_FORM)
 def task_named(name: str) -> Task:
     """Raises UsageError for a name that is none of the ten."""
     if name not in TASKS:
-        raise UsageError(f"no task {name!r}; choose one of {', '.join(TASKS)}")
+        raise UsageError(f"no task {name!r}; choose one of {', '.join(TASKS)}, or {FREE_FORM} with a mask")
     return TASKS[name]
