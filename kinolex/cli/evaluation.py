@@ -144,7 +144,7 @@ def generation(
         json: print the figures as JSON.
     """
     check_device(device)
-    from kinolex.evaluation.generation import WORLDS, GenerationProtocol, evaluate_generation
+    from kinolex.evaluation.generation import PIXEL_TASKS, WORLDS, GenerationProtocol, evaluate_generation
     from kinolex.generation import load_generator
     from kinolex.generation.loading import DEFAULT
     from kinolex.generation.loading import WORLDS as WORLDS_MODEL
@@ -162,7 +162,7 @@ def generation(
         settle_temperature=settle_temperature,
         guidance=guidance,
         seed=seed,
-        **({"tasks": tasks} if tasks else {}),
+        tasks=tasks or PIXEL_TASKS,
     )
     counts = f"--worlds {worlds} --captions {captions}" if of_worlds else f"--windows {windows}"
     with frames_bar("generation", "clips") as bar:

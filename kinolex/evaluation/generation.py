@@ -39,6 +39,7 @@ from kinolex.tasks.video import TASKS
 from kinolex.types import Clip, Tokens
 
 WORLDS = "worlds"
+PIXEL_TASKS = tuple(name for name, task in TASKS.items() if task.gives_pixels and not task.takes_class)
 FIRST_WORLD = 10**6
 """Seeds from here on are never trained on."""
 SAMPLES_PER_TASK = 6
@@ -53,7 +54,7 @@ class GenerationProtocol:
 
     sets: tuple[str, ...] = ("clips", "sequences")
     """Folders below the data folder, test split; or "worlds" alone."""
-    tasks: tuple[str, ...] = tuple(name for name, task in TASKS.items() if task.gives_pixels and not task.takes_class)
+    tasks: tuple[str, ...] = PIXEL_TASKS
     side: int = 128
     """Clips are scaled to this short side and cut to a square in the middle."""
     frames: int = 17
