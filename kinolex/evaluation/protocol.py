@@ -178,6 +178,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
 def command_line() -> str:
     """The running command without the folders of this machine."""
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.argv]
+    if (spec := getattr(sys.modules["__main__"], "__spec__", None)) is not None:  # python -m NAME
+        words[:1] = ["python", "-m", spec.name.removesuffix(".__main__")]
     return " ".join(words) or "python"
 
 
