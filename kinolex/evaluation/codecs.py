@@ -155,9 +155,12 @@ def encode(clip: Clip, codec: CodecConfig, crf: float) -> Coded:
             encoded += context.encode(frame)
         encoded += context.encode(None)
         parameters, packets = bytes(context.extradata or b""), []
-        for packet in encoded:
+        # A frame is decoded before it is shown. The encoders' own decode times cannot be used: x265 leaves them
+        # uninitialised for clips shorter than its delay of reordered frames.
+        delay = max(place - packet.pts for place, packet in enumerate(encoded))
+        for place, packet in enumerate(encoded):
             packets.append(without_messages(bytes(packet)) if codec.encoder == "libx264" else bytes(packet))
-            container.mux(_like(packet, packets[-1], stream))
+            container.mux(_like(packet, packets[-1], place - delay, stream))
     return Coded(tuple(packets), parameters, crf, file.getvalue())
 
 
@@ -168,10 +171,10 @@ def _add_stream(container: Any, encoder: str, fps: Fraction) -> Any:
         raise UnsupportedMedia(f"this FFmpeg has no encoder {encoder}; install av from the registry") from error
 
 
-def _like(packet: Any, data: bytes, stream: Any) -> Any:
-    """A packet of other bytes at the same place in time, for a container."""
+def _like(packet: Any, data: bytes, decode_time: int, stream: Any) -> Any:
+    """A packet of other bytes shown at the same time, for a container."""
     copy: Any = av.Packet(data)
-    copy.pts, copy.dts, copy.time_base, copy.duration = packet.pts, packet.dts, packet.time_base, 1
+    copy.pts, copy.dts, copy.time_base, copy.duration = packet.pts, decode_time, packet.time_base, 1
     copy.is_keyframe, copy.stream = packet.is_keyframe, stream
     return copy
 

@@ -146,6 +146,19 @@ def test_a_picture_codec_refuses_a_video() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_clips_shorter_than_the_delay_of_reordered_frames_are_coded_the_same_every_time(codec) -> None:
+    for frames in (1, 2, 3):
+        clip = smooth_clip(frames=frames)
+        coded = [encode(clip, codec, 20) for _ in range(6)]
+
+        assert len({one.file for one in coded}) == 1
+        with av.open(io.BytesIO(coded[0].file)) as container:
+            assert [frame.pts * frame.time_base for frame in container.decode(video=0)] == [
+                number / clip.fps for number in range(frames)
+            ]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 def test_heights_that_four_does_not_divide_are_coded_too(codec) -> None:
     clip = smooth_clip(frames=2, height=66, width=70)
 
