@@ -100,6 +100,8 @@ class TrainConfig:
     lines: int = 128
     max_frames: int = 300
     world_fraction: float = 0.0
+    world_rates: tuple[int, ...] = (24,)
+    """Frames per second that worlds are rendered at."""
     seed: int = 0
     losses: LossWeights = field(default_factory=LossWeights)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

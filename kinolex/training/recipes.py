@@ -13,7 +13,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from kinolex import checkpoint, hub
 from kinolex.data.index import scan
@@ -104,7 +107,7 @@ def train_from_recipe(
     device: str = "cpu",
     cache: str | Path | None = None,
     init: str | Path | None = None,
-    render_world: RenderWorld | None = None,
+    render_world: Callable[..., np.ndarray] | None = None,
 ) -> Path:
     """Train, or go on training, what a recipe describes: a tokenizer, the prior of one, a generator, or clip features.
 
@@ -117,6 +120,7 @@ def train_from_recipe(
         cache: where packs are kept; out/packs if None.
         init: shipped name, checkpoint folder or hub repository to start from, only looked at when out has no run yet;
             of a prior or a generator, the tokenizer that it is for.
+        render_world: (seed, frames, side, rates=...) -> uint8 T H W C of a procedural world, as worlds.render_frames.
 
     Returns:
         The folder of the weights, loadable with kinolex.load; a prior lies there beside its tokenizer.
@@ -149,7 +153,7 @@ def train_from_recipe(
             out,
             features_path=features if features.is_file() else None,
             device=device,
-            render_world=render_world,
+            render_world=None if render_world is None else partial(render_world, rates=config.world_rates),
             model=initial_model(config, init) if init is not None and not begun else None,
         )
         model = trainer.run(minutes=minutes)

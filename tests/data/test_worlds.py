@@ -122,3 +122,11 @@ def test_impossible_worlds_are_refused() -> None:
     with pytest.raises(ConfigError):
         WorldConfig(max_bodies=4)
     assert WorldConfig(fps=Fraction(30000, 1001)).duration_s == pytest.approx(17 * 1001 / 30000)
+
+
+def test_training_pictures_are_rendered_at_the_rates_asked_for() -> None:
+    slow, fast = (render_frames(4, 9, 64, rates=(rate,)) for rate in (12, 24))
+
+    assert (slow[4] == fast[8]).all()
+    assert (render_frames(4, 9, 64, rates=(24, 12)) == fast).all()
+    assert (render_frames(5, 9, 64, rates=(24, 12)) == render_frames(5, 9, 64, rates=(12,))).all()

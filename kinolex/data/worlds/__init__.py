@@ -8,6 +8,7 @@ No download, no end, and every impact, track and attribute is known, so generate
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -85,11 +86,16 @@ def render(seed: int, config: WorldConfig | None = None) -> World:
     return World(clip, describe(scene, config.duration_s), scene.action, scene.floor, events, tracks)
 
 
-def render_frames(seed: int, frames: int, side: int) -> NDArray[np.uint8]:
-    """Only the picture, T H W C, for training loaders; every other world is a window of one twice as large."""
+def render_frames(seed: int, frames: int, side: int, rates: Sequence[int] = (24,)) -> NDArray[np.uint8]:
+    """Only the picture, T H W C, for training loaders; every other world is a window of one twice as large.
+
+    Args:
+        rates: frames per second, one of which the seed draws.
+    """
     rng = np.random.default_rng([seed, 6472])
     large = 2 * side if rng.random() < 0.5 else side
-    config = WorldConfig(frames=frames, height=large, width=large, fps=Fraction(24))
+    fps = Fraction(rates[seed % len(rates)])
+    config = WorldConfig(frames=frames, height=large, width=large, fps=fps)
     frames_THWC = render_frames_THWC(draw_scene(seed, config), config)
     top, left = rng.integers(0, large - side + 1, 2)
     return np.ascontiguousarray(frames_THWC[:, top : top + side, left : left + side])
