@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kinolex import errors, metrics
     from kinolex.checkpoint import save
     from kinolex.compression import compress, decompress, decompress_tokens
+    from kinolex.generation import GenerateConfig, Wish, generate, load_generator
     from kinolex.hub import load, push
     from kinolex.media import read, write
     from kinolex.types import Clip, Extent, Sound, Tokens
@@ -27,14 +28,18 @@ __version__ = "0.1.0"
 __all__ = [
     "Clip",
     "Extent",
+    "GenerateConfig",
     "Sound",
     "Tokens",
+    "Wish",
     "__version__",
     "compress",
     "decompress",
     "decompress_tokens",
     "errors",
+    "generate",
     "load",
+    "load_generator",
     "metrics",
     "push",
     "read",
@@ -45,12 +50,16 @@ __all__ = [
 _HOMES = {
     "Clip": "kinolex.types",
     "Extent": "kinolex.types",
+    "GenerateConfig": "kinolex.generation",
     "Sound": "kinolex.types",
     "Tokens": "kinolex.types",
+    "Wish": "kinolex.generation",
     "compress": "kinolex.compression",
     "decompress": "kinolex.compression",
     "decompress_tokens": "kinolex.compression",
+    "generate": "kinolex.generation",
     "load": "kinolex.hub",
+    "load_generator": "kinolex.generation",
     "push": "kinolex.hub",
     "read": "kinolex.media",
     "save": "kinolex.checkpoint",
