@@ -1,0 +1,155 @@
+"""Any causal language model of transformers: rows answer as alone, caches change nothing, no parameter ever moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kinolex.errors import CheckpointError, TokenError, UnknownModel, UsageError
+from kinolex.models.frozen_lm import FrozenLM, Prefix
+
+transformers = pytest.importorskip("transformers", reason="language models need the extra lm")
+tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra lm")
+
+TEXT = ["the red ball falls on wood", "a green ring slides", "Input: red Output: ball ###", "walking walked walks"] * 4
+FAMILIES = ("gpt2", "llama", "qwen2")
+
+
+def tiny_tokenizer() -> Any:
+    """Byte-level, so that every text has ids; most words of TEXT are one id."""
+    trained = tokenizers.ByteLevelBPETokenizer()
+    trained.train_from_iterator(TEXT, vocab_size=340, min_frequency=2, show_progress=False)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer)
+
+
+def tiny_model(family: str) -> Any:
+    """Random weights, far enough from those of a beginning that everything depends on everything."""
+    torch.manual_seed(0)
+    if family == "gpt2":
+        config = transformers.GPT2Config(vocab_size=340, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        shape |= {"vocab_size": 340, "max_position_embeddings": 64, "num_key_value_heads": 1}
+        names = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "qwen2": ("Qwen2Config", "Qwen2ForCausalLM")}[family]
+        model = getattr(transformers, names[1])(getattr(transformers, names[0])(**shape))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.15 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def lm(request: pytest.FixtureRequest) -> FrozenLM:
+    return FrozenLM(tiny_model(request.param), tiny_tokenizer())
+
+
+PROMPTS = [[5, 9, 200, 31], [17], [40, 41, 42, 43, 44, 45, 300]]
+CANDIDATES = [[[3], [8, 100, 7]], [[50, 51]], [[6], [6, 6], [250, 1]]]
+
+
+def test_rows_of_other_lengths_are_read_as_they_are_alone(lm: FrozenLM) -> None:
+    together = lm.read(PROMPTS)
+    for row, prompt in enumerate(PROMPTS):
+        alone_LV = lm.logits(torch.tensor([prompt]))[0]
+        torch.testing.assert_close(together.logits_BV[row], alone_LV[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_scores_are_sums_of_log_probabilities(lm: FrozenLM) -> None:
+    scores = lm.score(lm.read(PROMPTS), CANDIDATES)
+    for prompt, several, found in zip(PROMPTS, CANDIDATES, scores, strict=True):
+        for candidate, score in zip(several, found, strict=True):
+            log_probs_LV = lm.logits(torch.tensor([prompt + candidate]))[0].log_softmax(-1)
+            places = range(len(prompt) - 1, len(prompt) + len(candidate) - 1)
+            expected = sum(float(log_probs_LV[at, index]) for at, index in zip(places, candidate, strict=True))
+            assert float(score) == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_cached_prefix_changes_nothing_and_is_not_changed(lm: FrozenLM) -> None:
+    shared = lm.read([[1, 2, 3, 77]])
+    for _ in range(2):
+        cached = lm.read(PROMPTS, after=shared)
+        whole = lm.read([[1, 2, 3, 77, *prompt] for prompt in PROMPTS])
+        torch.testing.assert_close(cached.logits_BV, whole.logits_BV, atol=1e-4, rtol=1e-4)
+        for ours, theirs in zip(lm.score(cached, CANDIDATES), lm.score(whole, CANDIDATES), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+        assert lm.generate(cached, 5) == lm.generate(whole, 5) == lm.generate(cached, 5)
+
+
+def test_generation_is_the_likeliest_id_again_and_again(lm: FrozenLM) -> None:
+    for prompt, made in zip(PROMPTS, lm.generate(lm.read(PROMPTS), 6), strict=True):
+        ids = list(prompt)
+        for index in made:
+            assert int(lm.logits(torch.tensor([ids]))[0, -1].argmax()) == index
+            ids.append(index)
+        assert len(made) == 6
+
+
+def test_generation_keeps_to_what_is_allowed_and_ends_at_a_stop(lm: FrozenLM) -> None:
+    prefix = lm.read(PROMPTS)
+    assert {index for row in lm.generate(prefix, 8, allowed=[4, 7, 11]) for index in row} <= {4, 7, 11}
+    free = lm.generate(prefix, 8)
+    for row, ids in enumerate(free):
+        stopped = lm.generate(prefix, 8, stop={ids[3]})[row]
+        assert stopped == ids[: ids.index(ids[3])]
+    drawn = lm.generate(prefix, 3, choose=lambda logits_BV: logits_BV.argmin(dim=-1))
+    assert drawn != [row[:3] for row in free]
+
+
+def test_not_one_parameter_changes_or_could(lm: FrozenLM) -> None:
+    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    fingerprint = lm.fingerprint
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+    prefix = lm.read(PROMPTS)
+    lm.score(prefix, CANDIDATES)
+    lm.generate(prefix, 4)
+    embeddings_VD = lm.embeddings_VD
+    embeddings_VD.add_(1.0)  # a copy: the model's own stay
+    target = torch.nn.Parameter(embeddings_VD)
+    (target * lm.embeddings_VD).sum().backward()
+    torch.optim.SGD([target], lr=1.0).step()
+    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in lm.model.parameters())
+    assert lm.fingerprint == fingerprint
+    next(lm.model.parameters()).data.view(-1)[0] += 1e-3
+    assert lm.fingerprint != fingerprint
+    next(lm.model.parameters()).data.view(-1)[0] -= 1e-3
+
+
+def test_words_are_whole_and_come_back_from_their_text(lm: FrozenLM) -> None:
+    ids = lm.word_ids()
+    words = [lm.decode([index]) for index in ids]
+    assert {" ball", " red", " ring"} <= set(words)
+    assert all(word[0] == " " and word[1:].isalpha() for word in words)
+    assert lm.encode(lm.decode(ids)) == ids
+
+
+def test_a_folder_of_transformers_loads_and_nothing_else_does(lm: FrozenLM, tmp_path: Path) -> None:
+    lm.model.save_pretrained(tmp_path / "lm")
+    lm.tokenizer.save_pretrained(tmp_path / "lm")
+    loaded = FrozenLM.load(tmp_path / "lm")
+    assert torch.equal(loaded.read(PROMPTS).logits_BV, lm.read(PROMPTS).logits_BV)
+    assert loaded.encode("the red ball") == lm.encode("the red ball")
+    weights = tmp_path / "lm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    for name, error in ((tmp_path / "lm", CheckpointError), (tmp_path, CheckpointError), ("nowhere", UnknownModel)):
+        with pytest.raises(error):
+            FrozenLM.load(name)
+
+
+def test_wrong_calls_are_refused(lm: FrozenLM) -> None:
+    prefix = lm.read(PROMPTS)
+    with pytest.raises(UsageError, match="at least one id"):
+        lm.read([[1], []])
+    with pytest.raises(UsageError, match="as many, or one row"):
+        lm.read([[1], [2]], after=prefix)
+    with pytest.raises(UsageError, match="positions"):
+        lm.read([[1] * 65])
+    with pytest.raises(UsageError, match="drop empty ones"):
+        lm.score(prefix, [[[1]], [[]], [[2]]])
+    with pytest.raises(TokenError, match="must lie in"):
+        lm.generate(prefix, 2, allowed=[340])
+    assert isinstance(prefix.select([2, 2]), Prefix) and prefix.select([2, 2]).rows == 2
