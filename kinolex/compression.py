@@ -26,15 +26,16 @@ from torch import Tensor
 
 from kinolex import hub
 from kinolex.codec import stream as codec
-from kinolex.codec.container import Chunk, End, Header, packets_before, scaled
+from kinolex.codec.container import Chunk, End, Header, scaled
 from kinolex.codec.parser import Limits, Parser
 from kinolex.codec.priors import PLAIN, Prior, to_digits
 from kinolex.codec.rate import DigitChooser
+from kinolex.codec.sound_track import SoundTrack, track_of
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estimate_bits
 from kinolex.errors import ConfigError, DamagedStream, StreamError, UsageError
 from kinolex.media import resize_frames
-from kinolex.media.opus import PACKET_SAMPLES, RATE_HZ, Opus, OpusDecoder, decode_opus, encode_opus
 from kinolex.metrics import bits_per_pixel
+from kinolex.soundtracks import SoundPackets, decode_sound, encode_sound, open_decoder
 from kinolex.tokenizers.base import check_fingerprint
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.tokenizers.video import VideoTokenizer
@@ -103,14 +104,14 @@ def compress_stream(
         UsageError: no frame came.
     """
     config = config or CompressConfig()
-    opus = encode_opus(sound, kbps=config.sound_kbps) if sound is not None and sound.num_samples else None
+    coded = encode_sound(sound, kbps=config.sound_kbps) if sound is not None and sound.num_samples else None
     encoder: StreamEncoder | None = None
     spent, step = 0, (FULL_SIZE_QUALITY if config.quality is None else config.quality) // 5
     for chunk, is_last in _chunks(clips, config.chunk_frames):
         if encoder is None:
-            head = opus.head if opus else b""
-            encoder = StreamEncoder(prior, height=chunk.height, width=chunk.width, opus_head=head)
-        packets = _packets(opus, encoder.next_frame, chunk, is_last)
+            head = coded.head if coded else b""
+            encoder = StreamEncoder(prior, height=chunk.height, width=chunk.width, sound_head=head)
+        packets = _packets(coded, encoder.next_frame, chunk, is_last)
         budget = _budget_bits(config, chunk, encoder.next_frame + chunk.num_frames)
         if budget is None:
             tokens = _code(chunk, step, tokenizer, prior)
@@ -122,7 +123,7 @@ def compress_stream(
         yield data
     if encoder is None:
         raise UsageError("there is no frame to compress")
-    yield encoder.finish(sound_samples=opus.num_samples if opus else 0)
+    yield encoder.finish(sound_samples=coded.num_samples if coded else 0)
 
 
 OVERHEAD_BYTES = 24
@@ -144,13 +145,12 @@ def _chunks(clips: Iterable[Clip], size: int) -> Iterator[tuple[Clip, bool]]:
         yield waiting, True
 
 
-def _packets(opus: Opus | None, first_frame: int, chunk: Clip, is_last: bool) -> tuple[bytes, ...]:
-    if opus is None:
+def _packets(coded: SoundPackets | None, first_frame: int, chunk: Clip, is_last: bool) -> tuple[bytes, ...]:
+    if coded is None:
         return ()
-    start, stop = (
-        packets_before(frame, chunk.fps, opus.head) for frame in (first_frame, first_frame + chunk.num_frames)
-    )
-    return opus.packets[start : None if is_last else stop]
+    track = track_of(coded.head)
+    start, stop = (track.packets_before(frame, chunk.fps) for frame in (first_frame, first_frame + chunk.num_frames))
+    return coded.packets[start : None if is_last else stop]
 
 
 def _budget_bits(config: CompressConfig, chunk: Clip, frames: int) -> float | None:
@@ -253,11 +253,11 @@ def decompress_stream(
     for clip, packets in _pictures(pieces, decoder, found, on_lost):
         header = decoder.header
         assert header is not None
-        if header.opus_head:
-            sound = sound or _SoundQueue(header.opus_head)
+        if header.track is not None:
+            sound = sound or _SoundQueue(header.sound_head, header.track)
             sound.put(packets)
             shown += clip.num_frames
-            wanted = shown * RATE_HZ * header.fps.denominator // header.fps.numerator
+            wanted = shown * header.track.rate_hz * header.fps.denominator // header.fps.numerator
             clip = clip.with_sound(sound.take_until(wanted))
         yield clip
     if decoder.cut is not None and on_lost is not None:
@@ -318,8 +318,8 @@ def _tokens_of(run: Iterable[Piece | Gap], packets: list[bytes | None]) -> Itera
 class _SoundQueue:
     """Packets in, exactly as much sound out as the pictures last; silence where it has ended."""
 
-    def __init__(self, opus_head: bytes) -> None:
-        self._decoder = OpusDecoder(opus_head)
+    def __init__(self, head: bytes, track: SoundTrack) -> None:
+        self._decoder, self._rate_hz = open_decoder(head), track.rate_hz
         self._packets: deque[bytes | None] = deque()
         self._decoded_CS: NDArray[Any] = np.zeros((self._decoder.channels, 0), np.float32)
         self._taken = 0
@@ -337,7 +337,7 @@ class _SoundQueue:
         taken_CS, self._decoded_CS = samples_CS[:, :count], samples_CS[:, count:]
         self._taken = sample
         padded_CS = np.pad(taken_CS, ((0, 0), (0, count - taken_CS.shape[1])))
-        return Sound(torch.from_numpy(padded_CS), RATE_HZ)
+        return Sound(torch.from_numpy(padded_CS), self._rate_hz)
 
 
 def blocks_of(file: BinaryIO) -> Iterator[bytes]:
@@ -402,7 +402,7 @@ def describe(file: BinaryIO) -> dict[str, Any]:
         "chunks": len(chunks),
         "independent_chunks": sum(not chunk.continued for chunk in chunks),
         "scales": ", ".join(f"{scale}/16" for scale in scales),
-        "sound": "none" if not header.opus_head else f"opus, {header.opus_head[9]} channels",
+        "sound": "none" if header.track is None else f"opus, {header.track.channels} channels",
     }
 
 
@@ -427,9 +427,10 @@ def read_sound(
     try:
         for item in chain(chain.from_iterable(map(parser.feed, blocks_of(file))), parser.finish()):
             header = parser.header
-            if isinstance(item, Chunk) and header is not None and header.opus_head:
-                lost = packets_before(item.first_frame, header.fps, header.opus_head) - len(packets)
-                if 0 <= lost * PACKET_SAMPLES <= limits.gap_seconds * RATE_HZ:
+            track = header.track if header is not None else None
+            if isinstance(item, Chunk) and header is not None and track is not None:
+                lost = track.packets_before(item.first_frame, header.fps) - len(packets)
+                if 0 <= lost * track.packet_samples <= limits.gap_seconds * track.rate_hz:
                     packets += [None] * lost + list(item.packets)
                 elif not tolerate:
                     raise DamagedStream(f"the sound at frame {item.first_frame} does not follow what stands before it")
@@ -439,7 +440,7 @@ def read_sound(
         if not up_to_damage:
             raise
     header = parser.header
-    return decode_opus(header.opus_head, packets, samples) if header is not None and header.opus_head else None
+    return decode_sound(header.sound_head, packets, samples) if header is not None and header.sound_head else None
 
 
 # --- in memory ---

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from kinolex.codec.fields import checksum_bytes, varint
+from kinolex.codec.sound_track import SoundTrack, track_of, unfit_sound
 from kinolex.errors import UsageError
 
 MAGIC = b"\x89KLX\r\n\x1a\n"
@@ -22,14 +23,8 @@ COLOUR_SRGB = 1
 FULL_SCALE = 16
 """Chunks are coded at scale / 16 of the stated size."""
 LARGEST_SCALE = 256
-PACKET_SAMPLES = 960
-"""Samples of one Opus packet, 20 ms at 48 kHz."""
-SOUND_RATE_HZ = 48_000
-SLOWEST_SECONDS = 60
-"""Longest time for which a picture of a video with sound may be shown: sound is given out with its picture."""
 MOST_PACKETS, MOST_PACKET_BYTES = 2**20, 2**16
 """Of one chunk; the last chunk of a video holds all sound that goes on after the pictures."""
-OPUS_MAGIC, OPUS_HEAD_BYTES = b"OpusHead", 19
 
 CONTINUED, GEOMETRY, SOUND = 1, 2, 4
 """Flags of a chunk."""
@@ -65,8 +60,13 @@ class Header:
     num_levels: int
     geometry: Geometry
     """Of most chunks; the others state their own."""
-    opus_head: bytes = b""
-    """The track's identification header, or nothing if there is no sound."""
+    sound_head: bytes = b""
+    """The track's identification header, see codec.sound_track, or nothing if there is no sound."""
+
+    @property
+    def track(self) -> SoundTrack | None:
+        """The sound that the head speaks of."""
+        return track_of(self.sound_head) if self.sound_head else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +77,7 @@ class Chunk:
     geometry: Geometry
     tokens: bytes
     packets: tuple[bytes, ...] = ()
-    """Opus packets that complete the sound of this chunk; see packets_before."""
+    """Of sound, those that complete what is heard in this chunk; see SoundTrack.packets_before."""
     continued: bool = False
     """The tokenizer and the prior go on from the chunk before; otherwise both begin anew."""
 
@@ -90,7 +90,7 @@ class End:
     """Bytes of every chunk, from its sync bytes through its checksum."""
     frames: tuple[int, ...]
     sound_samples: int = 0
-    """At 48 kHz, after the pre-skip of the Opus header."""
+    """At the rate of the sound track, after its pre-skip."""
 
 
 def scaled(size: int, scale: int) -> int:
@@ -98,38 +98,17 @@ def scaled(size: int, scale: int) -> int:
     return max(1, (size * scale + FULL_SCALE // 2) // FULL_SCALE)
 
 
-def packets_before(frame: int, fps: Fraction, opus_head: bytes) -> int:
-    """How many Opus packets it takes to hear everything before a frame: those of earlier chunks."""
-    if frame == 0:
-        return 0
-    pre_skip = int.from_bytes(opus_head[10:12], "little")
-    return -(-(frame * SOUND_RATE_HZ + pre_skip * fps) // (fps * PACKET_SAMPLES))
-
-
-def samples_in(packets: int, opus_head: bytes) -> int:
-    """The most that is heard of so many Opus packets, at 48 kHz."""
-    return max(0, packets * PACKET_SAMPLES - int.from_bytes(opus_head[10:12], "little")) if opus_head else 0
-
-
-def unfit_sound(opus_head: bytes, fps: Fraction) -> str:
-    """What is wrong with a sound track, or nothing."""
-    if opus_head and (len(opus_head) < OPUS_HEAD_BYTES or not opus_head.startswith(OPUS_MAGIC)):
-        return f"its header of {len(opus_head)} bytes is not that of Opus"
-    if opus_head and fps * SLOWEST_SECONDS < 1:
-        return f"beside sound a picture is shown for {SLOWEST_SECONDS} s at most, not for {float(1 / fps):.0f} s"
-    return ""
-
-
 # --- writing ---
 
 
 def pack_header(header: Header) -> bytes:
     """Magic, version, length, fields, checksum. Raises UsageError for what the fields cannot hold."""
-    if len(header.prior) != 16 or len(header.opus_head) > 255 or not 1 <= header.num_levels <= 64:
+    if len(header.prior) != 16 or len(header.sound_head) > 255 or not 1 <= header.num_levels <= 64:
         raise UsageError(
-            f"a prior's fingerprint is 16 bytes, an Opus header at most 255, and ids have 1 to 64 levels, got {header}"
+            "a prior's fingerprint is 16 bytes, a header of sound at most 255, and ids have 1 to 64 levels, "
+            f"got {header}"
         )
-    if reason := unfit_sound(header.opus_head, header.fps):
+    if reason := unfit_sound(header.sound_head, header.fps):
         raise UsageError(f"the sound cannot be stored: {reason}")
     body = bytearray()
     tokenizer = _fingerprint_bytes(header.tokenizer)
@@ -137,7 +116,7 @@ def pack_header(header: Header) -> bytes:
     for value in (header.height, header.width, header.fps.numerator, header.fps.denominator, COLOUR_SRGB):
         body += varint(value)
     body += varint(header.vocab_size) + varint(header.num_levels) + _pack_geometry(header.geometry)
-    body += varint(len(header.opus_head)) + header.opus_head
+    body += varint(len(header.sound_head)) + header.sound_head
     data = MAGIC + bytes([VERSION]) + varint(len(body)) + bytes(body)
     return data + checksum_bytes(data)
 
@@ -145,7 +124,7 @@ def pack_header(header: Header) -> bytes:
 def pack_chunk(chunk: Chunk, header: Header) -> bytes:
     """Sync bytes, fields, payload, checksum. Raises UsageError for sound that no reader takes."""
     if len(chunk.packets) > MOST_PACKETS or any(len(packet) > MOST_PACKET_BYTES for packet in chunk.packets):
-        raise UsageError(f"a chunk holds up to {MOST_PACKETS} Opus packets of {MOST_PACKET_BYTES} bytes each")
+        raise UsageError(f"a chunk holds up to {MOST_PACKETS} packets of sound of {MOST_PACKET_BYTES} bytes each")
     own = chunk.geometry != header.geometry
     flags = chunk.continued * CONTINUED | own * GEOMETRY | bool(chunk.packets) * SOUND
     payload = bytearray()

@@ -33,11 +33,10 @@ from kinolex.codec.container import (
     End,
     Geometry,
     Header,
-    samples_in,
     scaled,
-    unfit_sound,
 )
 from kinolex.codec.fields import Cursor, Incomplete, IndexNumbers
+from kinolex.codec.sound_track import unfit_sound
 from kinolex.errors import DamagedStream, StreamError, TruncatedStream
 
 _SYNC = re.compile(rb"\xc5[CE]")
@@ -175,7 +174,8 @@ class Parser:
                 f"the index names {len(end.lengths)} chunks of {sum(end.lengths)} bytes and {sum(end.frames)} "
                 f"frames, but {len(self.lengths)} of {sum(self.lengths)} and {sum(self.frames)} were read"
             )
-        held = samples_in(self.packets, self.header.opus_head) if self.header is not None else 0
+        track = self.header.track if self.header is not None else None
+        held = track.samples_in(self.packets) if track is not None else 0
         if end.sound_samples > held and not self.tolerate:
             raise DamagedStream(
                 f"the .klx file promises {end.sound_samples} samples of sound, but its {self.packets} packets hold "
@@ -216,7 +216,7 @@ class Parser:
         prior = body.take(16)
         height, width, numerator, denominator, colour, vocab_size, num_levels = (body.varint() for _ in range(7))
         geometry = _geometry(body)
-        opus_head = body.take(body.varint(255))
+        sound_head = body.take(body.varint(255))
         if body.position != len(body.data):
             raise DamagedStream("the .klx header is longer than its fields; the file is damaged")
         if colour != COLOUR_SRGB:
@@ -233,9 +233,9 @@ class Parser:
             vocab_size=vocab_size,
             num_levels=num_levels,
             geometry=geometry,
-            opus_head=opus_head,
+            sound_head=sound_head,
         )
-        if reason := unfit_sound(opus_head, header.fps):
+        if reason := unfit_sound(sound_head, header.fps):
             raise DamagedStream(f"the .klx header states a sound that cannot be: {reason}; the file is damaged")
         self._check_geometry(geometry, header)
         return header

@@ -26,13 +26,12 @@ from kinolex.codec.container import (
     pack_chunk,
     pack_end,
     pack_header,
-    packets_before,
-    samples_in,
     scaled,
 )
 from kinolex.codec.entropy import DigitDecoder, DigitEncoder, bits_NV
 from kinolex.codec.parser import Damage, Limits, Parser, read_index
 from kinolex.codec.priors import History, Prior, Slices, to_digits, to_ids
+from kinolex.codec.sound_track import track_of
 from kinolex.errors import DamagedStream, StreamError, TokenError, UsageError
 from kinolex.types import Extent, Tokens
 
@@ -102,7 +101,7 @@ class Gap:
     frames: int
     reason: str
     packets: int = 0
-    """How many Opus packets went with them."""
+    """How many packets of sound went with them."""
 
 
 class StreamEncoder:
@@ -115,15 +114,15 @@ class StreamEncoder:
     Args:
         prior: of the tokenizer.
         height, width: of the pictures before they were scaled.
-        opus_head: identification header of the sound, nothing if there is none.
+        sound_head: identification header of the sound, nothing if there is none.
         limits: of those who will read the file; what they would refuse is not written.
     """
 
     def __init__(
-        self, prior: Prior, *, height: int, width: int, opus_head: bytes = b"", limits: Limits | None = None
+        self, prior: Prior, *, height: int, width: int, sound_head: bytes = b"", limits: Limits | None = None
     ) -> None:
         self.prior, self.height, self.width = prior, height, width
-        self.opus_head, self.limits = opus_head, limits or Limits()
+        self.sound_head, self.limits = sound_head, limits or Limits()
         self.header: Header | None = None
         self.next_frame = 0
         self._history = History()
@@ -139,7 +138,7 @@ class StreamEncoder:
         Args:
             tokens: of the next frames; their extent is the scaled size.
             scale: sixteenths of the full size at which the frames were coded.
-            packets: Opus packets of these frames, see container.packets_before; the last chunk takes all that are left.
+            packets: sound of these frames, see SoundTrack.packets_before; the last chunk takes all that are left.
             continued: the tokens go on from those before. Then seeking has to begin further back.
 
         Raises:
@@ -167,7 +166,7 @@ class StreamEncoder:
                 vocab_size=self.prior.vocab_size(levels),
                 num_levels=levels,
                 geometry=geometry,
-                opus_head=self.opus_head,
+                sound_head=self.sound_head,
             )
         assert self.header is not None
         _check_run(self.header, tokens)
@@ -195,14 +194,15 @@ class StreamEncoder:
         """The index; the stream is complete.
 
         Args:
-            sound_samples: length of the sound at 48 kHz, after the pre-skip.
+            sound_samples: length of the sound at the rate of its track, after the pre-skip.
 
         Raises:
             UsageError: no tokens were pushed, or the packets do not hold so many samples.
         """
         if self.header is None:
             raise UsageError("a .klx file needs at least one chunk; push tokens first")
-        if sound_samples > (held := samples_in(self._packets, self.opus_head)):
+        held = track_of(self.sound_head).samples_in(self._packets) if self.sound_head else 0
+        if sound_samples > held:
             raise UsageError(
                 f"{sound_samples} samples of sound do not fit the {self._packets} packets that were pushed, "
                 f"which hold {held}; push all packets with the last chunk"
@@ -329,8 +329,9 @@ class StreamDecoder:
                 f"{lost} frames are missing from frame {self.next_frame} on, above the limits of "
                 f"{self.limits.gap_frames} frames and {self.limits.gap_seconds} s; raise them if you trust the file"
             )
-        before, after = (packets_before(at, header.fps, header.opus_head) for at in (self.next_frame, frame))
-        packets = after - before if header.opus_head else 0
+        packets, track = 0, header.track
+        if track is not None:
+            packets = track.packets_before(frame, header.fps) - track.packets_before(self.next_frame, header.fps)
         reason = self._reason or "a chunk is missing"
         gap = Gap(first_frame=self.next_frame, frames=lost, reason=reason, packets=packets)
         self._broken, self.next_frame, self._reason = True, frame, None

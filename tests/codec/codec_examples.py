@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kinolex.codec.network import NetworkConfig
 from kinolex.codec.priors import History, LearnedPrior, PlainPrior, Prior, load_prior, save_prior, to_ids
+from kinolex.codec.sound_track import SoundTokens, pack_head, pack_ids, tokens_track
 from kinolex.codec.stream import StreamEncoder
 from kinolex.types import Extent, Tokens
 
@@ -24,6 +25,13 @@ PRIORS = {
 }
 OPUS_HEAD = b"OpusHead\x01\x01\x38\x01\x80\xbb\x00\x00\x00\x00\x00"
 """Mono, a pre-skip of 312 samples."""
+TOKENS_TRACK = tokens_track(
+    SoundTokens(tokenizer="a5" * 32, num_levels=3, id_bits=10, source_rate_hz=44_100, latents_per_packet=4),
+    rate_hz=16_000,
+    samples_per_latent=320,
+    channels=2,
+)
+TOKENS_HEAD = pack_head(TOKENS_TRACK)
 FINGERPRINT = "5a" * 32
 
 
@@ -95,7 +103,7 @@ def plain_golden() -> tuple[bytes, list[Tensor]]:
 
 def learned_golden(prior: LearnedPrior, num_levels: int, rows: int, columns: int) -> tuple[bytes, list[Tensor]]:
     """Independent and continued chunks with packets (of nonsense: only decoders of sound look into them)."""
-    encoder = StreamEncoder(prior, height=8 * rows, width=8 * columns, opus_head=OPUS_HEAD)
+    encoder = StreamEncoder(prior, height=8 * rows, width=8 * columns, sound_head=OPUS_HEAD)
     data, all_ids = b"", []
     for number in range(4):
         tokens = random_tokens(prior, (num_levels, 1 + number, rows, columns), frames=1 + 4 * number, seed=number)
@@ -103,6 +111,27 @@ def learned_golden(prior: LearnedPrior, num_levels: int, rows: int, columns: int
         data += encoder.push(tokens, packets=packets, continued=number == 2)
         all_ids.append(tokens.ids_Qthw)
     return data + encoder.finish(sound_samples=4321), all_ids
+
+
+def sound_ids(latents: int, seed: int = 0) -> Tensor:
+    """ids_Qtc of TOKENS_TRACK."""
+    tokens = TOKENS_TRACK.tokens
+    assert tokens is not None
+    shape = (tokens.num_levels, latents, TOKENS_TRACK.channels)
+    return torch.randint(2**tokens.id_bits, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sound_golden() -> tuple[bytes, list[Tensor]]:
+    """Four chunks of five pictures at 24 per second beside 45 latent frames of stereo sound tokens."""
+    prior = PlainPrior(300)
+    encoder = StreamEncoder(prior, height=16, width=24, sound_head=TOKENS_HEAD)
+    packets, data, all_ids = pack_ids(sound_ids(45), TOKENS_TRACK), b"", []
+    for number in range(4):
+        tokens = random_tokens(prior, (1, 2, 2, 3), frames=5, seed=number, height=16, width=24)
+        start, stop = (TOKENS_TRACK.packets_before(5 * at, tokens.extent.fps) for at in (number, number + 1))
+        data += encoder.push(tokens, packets=packets[start : None if number == 3 else stop])
+        all_ids.append(tokens.ids_Qthw)
+    return data + encoder.finish(sound_samples=45 * 320 - 100), all_ids
 
 
 def golden_files() -> dict[str, tuple[bytes, list[Tensor]]]:
@@ -113,6 +142,7 @@ def golden_files() -> dict[str, tuple[bytes, list[Tensor]]]:
         "one_level": learned_golden(one, 1, 5, 7),
         "two_levels": learned_golden(two, 2, 4, 1),
         "one_position": learned_golden(one, 1, 1, 1),
+        "sound_tokens": sound_golden(),
     }
 
 

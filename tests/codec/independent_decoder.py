@@ -47,6 +47,15 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Sound:
+    rate: int
+    packet_samples: int
+    pre_skip: int
+    shape: tuple[int, int, int, int] | None
+    """Latent frames, channels, levels and bits of a packet of sound tokens; None is Opus."""
+
+
+@dataclass(frozen=True)
 class Header:
     tokenizer: str
     prior: bytes
@@ -57,6 +66,7 @@ class Header:
     levels: int
     geometry: Geometry
     sound_head: bytes
+    sound: Sound | None
 
 
 @dataclass(frozen=True)
@@ -183,9 +193,26 @@ def read_header(reader: Reader) -> Header:
         raise Unsupported(f"colour {colour}")
     check_geometry(geometry, height, width)
     rate = Fraction(numerator, denominator)
-    if sound_head and (len(sound_head) < 19 or sound_head[:8] != b"OpusHead" or rate * 60 < 1):
+    if sound_head and rate * 60 < 1:
         raise Damaged("sound")
-    return Header(tokenizer, prior, height, width, rate, vocabulary, levels, geometry, sound_head)
+    sound = read_sound_head(sound_head) if sound_head else None
+    return Header(tokenizer, prior, height, width, rate, vocabulary, levels, geometry, sound_head, sound)
+
+
+def read_sound_head(head: bytes) -> Sound:
+    if len(head) >= 19 and head[:8] == b"OpusHead":
+        return Sound(48000, 960, head[10] + 256 * head[11], None)
+    if len(head) != 58 or head[:9] != b"KlxSound\x01":
+        raise Damaged("sound head")
+    reader = Reader(head[9:26])
+    channels, levels, bits = reader.take(3)
+    rate, source_rate, samples, latents = reader.little(4), reader.little(4), reader.little(4), reader.little(2)
+    wrong = channels not in (1, 2) or not 1 <= levels <= 64 or not 1 <= bits <= 24
+    if wrong or not (1 <= rate <= 2**20 and 1 <= source_rate <= 2**20 and 1 <= samples <= 2**16):
+        raise Damaged("sound tokens")
+    if not 1 <= latents * channels * levels * bits <= 2**19:
+        raise Damaged("packets of sound tokens")
+    return Sound(rate, latents * samples, 0, (latents, channels, levels, bits))
 
 
 def read_chunk(reader: Reader, header: Header) -> Chunk:
@@ -234,8 +261,8 @@ def read_container(data: bytes) -> tuple[Header, list[Chunk], End]:
     end = read_end(reader)
     if end.index != [(chunk.size, chunk.geometry.frames) for chunk in chunks] or not chunks:
         raise Damaged("the index does not fit")
-    packets, sound_head = sum(len(chunk.packets) for chunk in chunks), header.sound_head
-    held = max(0, 960 * packets - int.from_bytes(sound_head[10:12], "little")) if sound_head else 0
+    packets, sound = sum(len(chunk.packets) for chunk in chunks), header.sound
+    held = max(0, sound.packet_samples * packets - sound.pre_skip) if sound else 0
     if end.samples > held:
         raise Damaged("more sound is promised than there are packets for")
     return header, chunks, end
@@ -244,8 +271,21 @@ def read_container(data: bytes) -> tuple[Header, list[Chunk], End]:
 def packets_before(frame: int, header: Header) -> int:
     if frame == 0:
         return 0
-    pre_skip = header.sound_head[10] + 256 * header.sound_head[11]
-    return ceil((Fraction(frame * 48000) / header.rate + pre_skip) / 960)
+    sound = header.sound
+    assert sound is not None
+    return ceil((Fraction(frame * sound.rate) / header.rate + sound.pre_skip) / sound.packet_samples)
+
+
+def sound_ids(packets: list[bytes], shape: tuple[int, int, int, int]) -> Grid:
+    """Ids in the order latent frame, channel, level (section 10)."""
+    latents, channels, levels, bits = shape
+    found = []
+    for packet in packets:
+        if len(packet) != ceil(Fraction(latents * channels * levels * bits, 8)):
+            raise Damaged("the size of a packet of sound tokens")
+        number = int.from_bytes(packet, "little")
+        found += [number >> (bits * index) & (2**bits - 1) for index in range(latents * channels * levels)]
+    return np.array(found, np.int64).reshape(-1, channels, levels)
 
 
 # --- 7.3 and 7.4 frequencies and range coder ---

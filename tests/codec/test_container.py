@@ -9,7 +9,7 @@ import google_crc32c
 import independent_decoder
 import pytest
 import torch
-from codec_examples import FINGERPRINT, OPUS_HEAD
+from codec_examples import FINGERPRINT, OPUS_HEAD, TOKENS_HEAD
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,11 +24,10 @@ from kinolex.codec.container import (
     pack_chunk,
     pack_end,
     pack_header,
-    packets_before,
-    samples_in,
     scaled,
 )
 from kinolex.codec.parser import Damage, Limits, Parser, parse, read_index
+from kinolex.codec.sound_track import track_of
 from kinolex.errors import DamagedStream, StreamError, TruncatedStream, UsageError
 from tests import fuzz_klx
 
@@ -42,7 +41,7 @@ HEADER = Header(
     vocab_size=64,
     num_levels=1,
     geometry=GEOMETRY,
-    opus_head=OPUS_HEAD,
+    sound_head=OPUS_HEAD,
 )
 
 
@@ -58,10 +57,15 @@ def chunks_of(number: int, payload_bytes: int = 40) -> list[Chunk]:
     return chunks
 
 
+def held(packets: int, header: Header) -> int:
+    """Samples that may be promised."""
+    return header.track.samples_in(packets) if header.track is not None else 0
+
+
 def packed(chunks: list[Chunk], header: Header = HEADER) -> tuple[list[bytes], End]:
     """Header, chunks and end, each as its bytes."""
     pieces = [pack_chunk(chunk, header) for chunk in chunks]
-    sound = min(777, samples_in(sum(len(chunk.packets) for chunk in chunks), header.opus_head))
+    sound = min(777, held(sum(len(chunk.packets) for chunk in chunks), header))
     end = End(lengths=tuple(map(len, pieces)), frames=tuple(c.geometry.frames for c in chunks), sound_samples=sound)
     return [pack_header(header), *pieces, pack_end(end)], end
 
@@ -94,7 +98,9 @@ headers = st.builds(
     vocab_size=st.integers(2, 2**48),
     num_levels=st.integers(1, 64),
     geometry=geometries,
-    opus_head=st.one_of(st.just(b""), st.binary(max_size=236).map(lambda tail: OPUS_HEAD + tail)),
+    sound_head=st.one_of(
+        st.sampled_from([b"", TOKENS_HEAD]), st.binary(max_size=236).map(lambda tail: OPUS_HEAD + tail)
+    ),
 )
 chunks = st.builds(
     Chunk,
@@ -113,7 +119,7 @@ def test_every_item_survives_the_round_trip_however_the_bytes_are_cut(
 ) -> None:
     pieces = [pack_chunk(chunk, header) for chunk in items]
     frames = tuple(chunk.geometry.frames for chunk in items)
-    sound_samples = min(sound_samples, samples_in(sum(len(chunk.packets) for chunk in items), header.opus_head))
+    sound_samples = min(sound_samples, held(sum(len(chunk.packets) for chunk in items), header))
     end = End(lengths=tuple(map(len, pieces)), frames=frames, sound_samples=sound_samples)
     data = b"".join([pack_header(header), *pieces, pack_end(end)])
     parser = Parser(limits=Limits(frame_pixels=64000**2))
@@ -141,7 +147,7 @@ def test_the_checksum_is_the_crc32c_of_the_document() -> None:
 
 @pytest.mark.parametrize(("payload_bytes", "chunks"), [(600, 1), (1500, 5), (4000, 30), (20_000, 100)])
 def test_the_container_adds_less_than_one_percent_and_120_bytes(payload_bytes: int, chunks: int) -> None:
-    header = replace(HEADER, opus_head=b"")
+    header = replace(HEADER, sound_head=b"")
     items = [
         Chunk(first_frame=49 * index, geometry=replace(GEOMETRY, frames=49, latents=13), tokens=bytes(payload_bytes))
         for index in range(chunks)
@@ -343,10 +349,10 @@ def test_the_index_is_found_from_the_back_and_its_damage_is_named() -> None:
         replace(HEADER, tokenizer="x" * 32),
         replace(HEADER, tokenizer="x" * 256),
         replace(HEADER, prior=b"short"),
-        replace(HEADER, opus_head=b"not Opus, but long enough"),
+        replace(HEADER, sound_head=b"not Opus, but long enough"),
         replace(HEADER, fps=Fraction(1, 61)),
         replace(HEADER, num_levels=65),
-        replace(HEADER, fps=Fraction(1, 2**48 + 1), opus_head=b""),
+        replace(HEADER, fps=Fraction(1, 2**48 + 1), sound_head=b""),
     ],
 )
 def test_a_header_that_no_reader_would_take_is_not_written(header: Header) -> None:
@@ -531,7 +537,7 @@ def test_an_end_that_promises_more_sound_than_the_packets_hold_is_refused() -> N
     with pytest.raises(independent_decoder.Damaged, match="more sound is promised"):
         independent_decoder.read_container(too_much)
     assert isinstance(list(parse(too_much, tolerate=True))[-1], End)
-    pieces, end = packed(chunks_of(1), replace(HEADER, opus_head=b""))
+    pieces, end = packed(chunks_of(1), replace(HEADER, sound_head=b""))
     with pytest.raises(DamagedStream, match="its 0 packets hold 0"):
         list(parse(b"".join([*pieces[:-1], pack_end(replace(end, sound_samples=1))])))
 
@@ -548,6 +554,6 @@ def test_the_last_chunk_may_hold_hours_of_sound_and_no_chunk_more_than_a_reader_
 def test_the_packets_before_a_frame_are_the_fewest_that_hold_all_sound_before_it(frame: int, fps: Fraction) -> None:
     pre_skip = 312
     needed = frame * 48_000 / fps + pre_skip
-    count = packets_before(frame, fps, OPUS_HEAD)
+    count = track_of(OPUS_HEAD).packets_before(frame, fps)
     assert count * 960 >= needed > (count - 1) * 960
-    assert packets_before(0, fps, OPUS_HEAD) == 0
+    assert track_of(OPUS_HEAD).packets_before(0, fps) == 0

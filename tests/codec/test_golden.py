@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import independent_decoder
 import pytest
 import torch
-from codec_examples import GOLDEN, PRIORS, golden_files, ids_from_text
+from codec_examples import GOLDEN, PRIORS, golden_files, ids_from_text, sound_ids
 
 from kinolex.codec.priors import PLAIN, PlainPrior, Prior, load_prior
+from kinolex.codec.sound_track import track_of, unpack_ids
 from kinolex.codec.stream import read_pieces
 
-NAMES = ("plain", "one_level", "two_levels", "one_position")
+NAMES = ("plain", "one_level", "two_levels", "one_position", "sound_tokens")
+PLAIN_LEVELS = {"plain": 3, "sound_tokens": 1}
 PRIOR_OF = {"one_level": "one_level", "two_levels": "two_levels", "one_position": "one_level"}
 
 
 def prior_of(name: str) -> Prior:
-    if name == "plain":
-        return PlainPrior(300, 3)
+    if name in PLAIN_LEVELS:
+        return PlainPrior(300, PLAIN_LEVELS[name])
     return load_prior(GOLDEN / f"{PRIOR_OF[name]}.prior.safetensors")
 
 
@@ -44,7 +48,7 @@ def test_the_independent_decoder_reads_the_stored_ids_and_all_else(name: str) ->
         assert (chunk.first_frame, chunk.continued) == (piece.first_frame, piece.continued)
         assert tuple(chunk.packets) == piece.packets and chunk.geometry.scale == piece.scale
     assert decoded.header.prior == prior_of(name).fingerprint
-    assert (decoded.header.prior == PLAIN) == (name == "plain")
+    assert (decoded.header.prior == PLAIN) == (name in PLAIN_LEVELS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,3 +80,19 @@ def test_the_independent_decoder_imports_nothing_of_ours() -> None:
         "numpy",
     }
     assert len(text.splitlines()) < 500
+
+
+def test_both_decoders_read_the_sound_tokens_of_the_stored_file() -> None:
+    data, _ = stored("sound_tokens")
+    decoded = independent_decoder.decode(data, None)
+    packets = [packet for chunk in decoded.chunks for packet in chunk.packets]
+    track = track_of(decoded.header.sound_head)
+
+    assert decoded.header.sound is not None and decoded.header.sound.shape is not None
+    theirs_tcQ = independent_decoder.sound_ids(packets, decoded.header.sound.shape)
+    ours_Qtc = unpack_ids(packets, track)
+
+    assert torch.equal(torch.from_numpy(theirs_tcQ).permute(2, 0, 1), ours_Qtc)
+    assert torch.equal(ours_Qtc[:, :45], sound_ids(45)) and not ours_Qtc[:, 45:].any()
+    for frame in range(21):
+        assert independent_decoder.packets_before(frame, decoded.header) == track.packets_before(frame, Fraction(24))

@@ -18,6 +18,7 @@ from kinolex.codec.network import NetworkConfig
 from kinolex.codec.parser import Limits, Parser, parse, read_index
 from kinolex.codec.priors import History, LearnedPrior, PlainPrior, Prior, to_digits
 from kinolex.codec.rate import choose_digits
+from kinolex.codec.sound_track import track_of
 from kinolex.codec.stream import (
     Gap,
     Piece,
@@ -42,15 +43,15 @@ def same(first: Tokens, second: Tokens) -> bool:
     return facts[0] == facts[1] and torch.equal(first.ids_Qthw, second.ids_Qthw)
 
 
-def independent_chunks(prior: Prior, number: int, opus_head: bytes = b"") -> tuple[list[Tokens], list[bytes]]:
+def independent_chunks(prior: Prior, number: int, sound_head: bytes = b"") -> tuple[list[Tokens], list[bytes]]:
     """Chunks of three latent frames and nine pictures each, and the file in pieces: header, chunks, end."""
-    encoder = StreamEncoder(prior, height=24, width=32, opus_head=opus_head)
+    encoder = StreamEncoder(prior, height=24, width=32, sound_head=sound_head)
     all_tokens = [random_tokens(prior, (1, 3, 3, 4), seed=seed) for seed in range(number)]
-    packets = [bytes([number]) * 9 for number in range(100)] if opus_head else []
+    packets = [bytes([number]) * 9 for number in range(100)] if sound_head else []
     pieces = []
     for tokens in all_tokens:
         start, stop = (
-            container.packets_before(frame, Fraction(24), opus_head)
+            track_of(sound_head).packets_before(frame, Fraction(24)) if sound_head else 0
             for frame in (encoder.next_frame, encoder.next_frame + 9)
         )
         pieces.append(encoder.push(tokens, packets=tuple(packets[start:stop])))
@@ -490,7 +491,7 @@ def test_a_file_that_readers_refuse_is_not_written(limits: Limits, words: str) -
 
 
 def test_sound_that_no_packet_holds_is_not_promised() -> None:
-    encoder = StreamEncoder(PRIOR, height=24, width=32, opus_head=OPUS_HEAD)
+    encoder = StreamEncoder(PRIOR, height=24, width=32, sound_head=OPUS_HEAD)
     encoder.push(random_tokens(PRIOR, (1, 3, 3, 4)), packets=(b"one", b"two"))
     with pytest.raises(UsageError, match="1609 samples of sound do not fit the 2 packets"):
         encoder.finish(sound_samples=1609)
