@@ -35,6 +35,7 @@ from kinolex.codec import container, fields
 from kinolex.codec.container import Chunk, Header
 from kinolex.codec.parser import Limits, Parser, parse, read_index
 from kinolex.codec.priors import PlainPrior, Prior, load_prior
+from kinolex.codec.sound_track import unpack_ids
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, read_at
 from kinolex.errors import DataError, KinolexError
 from kinolex.evaluation.page import write_text
@@ -74,7 +75,7 @@ class GoodFile:
 def good_files() -> list[GoodFile]:
     """The golden files."""
     one, two = (load_prior(GOLDEN / f"{name}.prior.safetensors") for name in PRIORS)
-    priors = {"plain": PlainPrior(300, 3), "two_levels": two}
+    priors = {"plain": PlainPrior(300, 3), "sound_tokens": PlainPrior(300), "two_levels": two}
     found = []
     for name, (data, all_ids) in golden_files().items():
         end, index_place = read_index(io.BytesIO(data))
@@ -193,6 +194,9 @@ def decode_all(data: bytes, kind: str, good: GoodFile, tolerate: bool, step: int
     cuts = (data[at : at + step] for at in range(0, len(data), step))
     for piece in chain(chain.from_iterable(map(decoder.feed, cuts)), decoder.finish()):
         check_tokens(piece, kind, good)
+        track = decoder.header.track if decoder.header is not None else None
+        if isinstance(piece, Piece) and track is not None and track.tokens is not None:
+            unpack_ids(piece.packets, track)
 
 
 def seek(data: bytes, kind: str, good: GoodFile, frame: int) -> None:
