@@ -37,6 +37,7 @@ from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
 from kinolex.tokenizers.recurrent import RecurrentConfig
+from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 
 FORMAT = "kinolex-checkpoint-1"
@@ -61,6 +62,7 @@ def _blocks_of_tokenizer(config: NetworkConfig) -> int:
 
 TOKENIZER, GENERATOR, CLIP_FEATURES = "tokenizer", "generator", "clip features"
 AUTOREGRESSIVE, DIFFUSION = "autoregressive generator", "diffusion generator"
+SOUND_TOKENIZER = "sound tokenizer"
 KINDS: dict[type, Kind] = {
     AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     RecurrentConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
@@ -69,6 +71,9 @@ KINDS: dict[type, Kind] = {
         AUTOREGRESSIVE, AutoregressiveTransformer, lambda config: config.depth + len(config.factors)
     ),
     DiffusionConfig: Kind(DIFFUSION, DiffusionTransformer, lambda config: config.depth),
+    SoundStreamConfig: Kind(
+        SOUND_TOKENIZER, SoundStream, lambda config: sum(config.encoder_units) + sum(config.decoder_units)
+    ),
     ClipFeaturesConfig: Kind(CLIP_FEATURES, ClipFeatures, lambda config: sum(config.blocks) + len(config.heads)),
 }
 """Every config that is a whole network's."""

@@ -96,6 +96,7 @@ class Progress:
             "bits_per_position",
             "loss",
             "perceptual",
+            "log_mel",
             "code_usage",
             "perplexity",
             "discriminator_accuracy",

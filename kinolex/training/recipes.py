@@ -4,6 +4,7 @@ recipe.py: config() -> TrainConfig        data folder/NAME for every name in con
                     -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
                     -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
                     -> ClipFeaturesTrainConfig                     worlds -> ClipFeaturesTrainer -> weights
+                    -> SoundTrainConfig                      packs of sounds, worlds -> SoundTrainer -> weights
 
 Under torchrun every process calls the same function; the first builds the packs and writes.
 """
@@ -17,13 +18,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from kinolex import checkpoint, hub
 from kinolex.data.index import scan
 from kinolex.data.loader import RenderWorld
 from kinolex.data.packs import Pack, build_pack
+from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
-from kinolex.tokenizers.networks import Network
+from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.training.clip_features_run import ClipFeaturesTrainConfig, ClipFeaturesTrainer
 from kinolex.training.config import TrainConfig
@@ -31,12 +34,14 @@ from kinolex.training.engine import Trainer
 from kinolex.training.generator_run import GeneratorTrainConfig, GeneratorTrainer
 from kinolex.training.prior_run import PriorTrainConfig, PriorTrainer, save_with_prior
 from kinolex.training.processes import joined, rank, wait_for_all
+from kinolex.training.sound_run import SoundTrainConfig, SoundTrainer
+from kinolex.training.word_recipes import WordRecipe, train_words
 
 FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
 
 
-Recipe = TrainConfig | PriorTrainConfig | GeneratorTrainConfig | ClipFeaturesTrainConfig
+Recipe = TrainConfig | PriorTrainConfig | GeneratorTrainConfig | ClipFeaturesTrainConfig | SoundTrainConfig | WordRecipe
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -60,7 +65,8 @@ def load_recipe(path: str | Path) -> Recipe:
             f"{path} must define config() returning a kinolex.training.config.TrainConfig, for the prior of a codec "
             "a kinolex.training.prior_run.PriorTrainConfig, for a generator a "
             "kinolex.training.generator_run.GeneratorTrainConfig, for clip features a "
-            "kinolex.training.clip_features_run.ClipFeaturesTrainConfig"
+            "kinolex.training.clip_features_run.ClipFeaturesTrainConfig, for a sound tokenizer a "
+            "kinolex.training.sound_run.SoundTrainConfig"
         )
     return config
 
@@ -83,19 +89,55 @@ def open_packs(config: TrainConfig | PriorTrainConfig | GeneratorTrainConfig, da
     return packs
 
 
+def open_sound_packs(config: SoundTrainConfig, data: Path, cache: Path) -> list[SoundPack]:
+    """The recipe's collections as packs of sounds, in their order, built below `cache` the first time.
+
+    Raises:
+        DataError: a collection is not below the data folder, or nothing in it can be heard.
+    """
+    packs = []
+    for name in config.data:
+        folder = cache / f"{name}-{config.model.rate_hz}hz"
+        if not (folder / "manifest.json").is_file():
+            if not (data / name).is_dir():
+                raise DataError(f"the recipe needs {data / name}; docs/data.md says where it comes from")
+            build_sound_pack(scan_sounds(data / name, split="train"), folder, rate_hz=config.model.rate_hz)
+        packs.append(SoundPack.open(folder))
+    return packs
+
+
 def initial_model(config: TrainConfig, init: str | Path) -> Network:
     """Trained weights to start from instead of random ones.
 
     Raises:
-        CheckpointError: they are of another architecture than the recipe's.
+        CheckpointError: they are of another architecture than the recipe's; where it takes what fits, less than half of
+            the recipe's network has a tensor of the same name and shape in them.
     """
     model = hub.load(init).model
+    if config.init_what_fits:
+        return _what_fits(config, model, init)
     if model.config != config.model:
         theirs, ours = ({"kind": type(c).__name__} | asdict(c) for c in (model.config, config.model))
         common = [name for name in ours if name in theirs and theirs[name] != ours[name]]
         unlike = "; ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in common)
         raise CheckpointError(f"{init} is another architecture than the recipe's: {unlike}; choose weights that fit it")
     return model.train().requires_grad_(True)
+
+
+def _what_fits(config: TrainConfig, theirs: Network, init: str | Path) -> Network:
+    torch.manual_seed(config.seed)
+    model = build_network(config.model)
+    ours, weights = model.state_dict(), theirs.state_dict()
+    fitting = {
+        name: weights[name] for name, tensor in ours.items() if name in weights and weights[name].shape == tensor.shape
+    }
+    share = sum(tensor.numel() for tensor in fitting.values()) / sum(tensor.numel() for tensor in ours.values())
+    if share < 0.5:
+        raise CheckpointError(
+            f"only {share:.0%} of the recipe's network is found in {init}; choose weights nearer to it"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return model
 
 
 def train_from_recipe(
@@ -109,7 +151,7 @@ def train_from_recipe(
     init: str | Path | None = None,
     render_world: Callable[..., np.ndarray] | None = None,
 ) -> Path:
-    """Train, or go on training, what a recipe describes: a tokenizer, the prior of one, a generator, or clip features.
+    """Train, or go on training, what a recipe describes: a tokenizer, the prior of one, a generator, ...
 
     Args:
         recipe: a Python file with config().
@@ -127,11 +169,13 @@ def train_from_recipe(
 
     Raises:
         UsageError: minutes that are not positive, or as load_recipe; anything but a tokenizer for several processes;
-            clip features from other weights or on another device than the CPU.
+            clip features or sound from other weights or on another device than the CPU.
     """
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
     config, data, out = load_recipe(recipe), Path(data), Path(out)
+    if isinstance(config, WordRecipe):
+        return train_words(config, data, out, minutes=minutes, device=device, init=init, name=Path(recipe).name)
     if isinstance(config, PriorTrainConfig):
         return _train_prior(config, data, out, minutes, device, cache, init, render_world)
     if isinstance(config, GeneratorTrainConfig):
@@ -140,6 +184,10 @@ def train_from_recipe(
         if device != "cpu" or init is not None or world_size() > 1:
             raise UsageError("clip features train from scratch, on the CPU, in one process; leave out device and init")
         return _train_clip_features(config, out, minutes, Path(recipe).name)
+    if isinstance(config, SoundTrainConfig):
+        if device != "cpu" or init is not None or world_size() > 1:
+            raise UsageError("sound trains from scratch, on the CPU, in one process; leave out device and init")
+        return _train_sound(config, data, out, minutes, cache, Path(recipe).name)
     features = data / FEATURES
     with joined(device) as device:
         cache = Path(cache) if cache is not None else out / "packs"
@@ -216,4 +264,16 @@ def _train_clip_features(config: ClipFeaturesTrainConfig, out: Path, minutes: fl
     done = f"{trainer.counters.step} of {config.steps}"
     card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on rendered worlds.\n"
     checkpoint.save(out / "weights", model, card=card)
+    return out / "weights"
+
+
+def _train_sound(
+    config: SoundTrainConfig, data: Path, out: Path, minutes: float | None, cache: str | Path | None, name: str
+) -> Path:
+    packs = open_sound_packs(config, data, Path(cache) if cache is not None else out / "packs")
+    trainer = SoundTrainer(config, packs, out)
+    model = trainer.run(minutes=minutes)
+    done = f"{trainer.counters.step} of {config.steps}"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on {', '.join(config.data)} and worlds.\n"
+    checkpoint.save(out / "weights", model, card=card, dtype=torch.bfloat16)
     return out / "weights"

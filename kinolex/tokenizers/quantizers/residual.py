@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from kinolex.errors import ConfigError, ShapeError
@@ -30,7 +31,7 @@ class ResidualConfig:
     scale: float = 0.5
     """Range of a level over the range of the level before; used by bounded quantizers, learned codebooks need none."""
     dropout: bool = True
-    """In training keep only the first n levels, n drawn per batch, so that every prefix decodes well."""
+    """In training keep only the first n levels, n drawn per sample, so that every prefix decodes well."""
 
     def __post_init__(self) -> None:
         if self.num_levels < 1 or not 0 < self.scale <= 1:
@@ -56,13 +57,15 @@ class ResidualQuantizer(nn.Module):
         self.scales = [config.scale**index if bounded else 1.0 for index in range(config.num_levels)]
 
     def forward(self, latents_BDthw: Tensor, *, keep: int | None = None) -> Quantized:
-        """Quantize with all levels and reconstruct from the first `keep` (all, or a random number in training)."""
+        """Quantize with all levels and reconstruct from the first `keep` (all, or a random number each in training)."""
         check_latents(latents_BDthw, self.latent_dim)
         if keep is not None and not 1 <= keep <= self.num_levels:
             raise ShapeError(f"keep must be in 1..{self.num_levels}, got {keep}")
-        if keep is None:
-            drop = self.training and self.config.dropout
-            keep = int(torch.randint(1, self.num_levels + 1, ())) if drop else self.num_levels
+        kept_B = torch.full((len(latents_BDthw),), self.num_levels if keep is None else keep)
+        if keep is None and self.training and self.config.dropout:
+            kept_B = torch.randint(1, self.num_levels + 1, (len(latents_BDthw),))
+        shares_Q = [float((kept_B > index).float().mean()) for index in range(self.num_levels)]
+        kept_B1111 = rearrange(kept_B, "b -> b 1 1 1 1").to(latents_BDthw.device)
         with torch.autocast(latents_BDthw.device.type, enabled=False):
             left_BDthw = latents_BDthw.float()
             if isinstance(self.config.level, FSQConfig):
@@ -73,10 +76,13 @@ class ResidualQuantizer(nn.Module):
             for index, (level, scale) in enumerate(zip(self.levels, self.scales, strict=True)):
                 quantized = level(self._enter(left_BDthw / scale))
                 ids.append(quantized.ids_BQthw)
-                if index < keep:
-                    total_BDthw = total_BDthw + quantized.latents_BDthw * scale
+                if shares_Q[index] > 0:
+                    taken_BDthw = quantized.latents_BDthw * scale
+                    if shares_Q[index] < 1:
+                        taken_BDthw = taken_BDthw * (kept_B1111 > index)
+                    total_BDthw = total_BDthw + taken_BDthw
                     for name, loss in quantized.losses.items():
-                        losses[name] = losses.get(name, 0.0) + loss / keep
+                        losses[name] = losses.get(name, 0.0) + loss * (shares_Q[index] / sum(shares_Q))
                 left_BDthw = left_BDthw - quantized.latents_BDthw.detach() * scale
         return Quantized(total_BDthw.to(latents_BDthw.dtype), torch.cat(ids, dim=1), losses)
 

@@ -45,6 +45,8 @@ class VQConfig:
     """Codes follow their latents by this moving average instead of by gradient."""
     revive_after: int = 100
     """Training steps without use after which a code is replaced; 0 never replaces."""
+    lloyd_steps: int = 0
+    """Iterations of k-means over the first training batch, from which the codes start."""
     entropy_temperature: float | None = None
     """If set, entropy losses over a softmax of -distance / temperature, as in MAGVIT (0.01 there)."""
 
@@ -53,6 +55,8 @@ class VQConfig:
             raise ConfigError(f"need codebook_size >= 2 and dim >= 1, got {self.codebook_size} and {self.dim}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
+        if self.lloyd_steps < 0:
+            raise ConfigError(f"lloyd_steps cannot be below 0, got {self.lloyd_steps}")
 
     @property
     def vocab_size(self) -> int:
@@ -145,10 +149,20 @@ class VectorQuantizer(nn.Module):
         # Equal draws would tie for ever; a little noise tells them apart.
         drawn_VD = drawn_VD + torch.randn_like(drawn_VD) * drawn_VD.std().clamp_min(1e-4) * 0.01
         self._same_everywhere(drawn_VD)
+        for _ in range(self.config.lloyd_steps):
+            drawn_VD = self._centres(z_MD, drawn_VD)
         self.codebook.data.copy_(drawn_VD)
         if self.config.ema_decay is not None:
             self.ema_sum_VD.copy_(drawn_VD)
         self.is_initialised.fill_(True)
+
+    def _centres(self, z_MD: Tensor, codes_VD: Tensor) -> Tensor:
+        """One iteration of k-means: the mean of the latents nearest to each code; a code without any stays."""
+        ids_M = self._nearest(z_MD, codes_VD)
+        counts_V = sum_over_processes_(torch.bincount(ids_M, minlength=self.vocab_size).float())
+        sums_VD = sum_over_processes_(torch.zeros_like(codes_VD).index_add_(0, ids_M, z_MD))
+        means_VD = sums_VD / counts_V.clamp_min(1).unsqueeze(1)
+        return torch.where(counts_V.unsqueeze(1) > 0, means_VD, codes_VD)
 
     @torch.no_grad()
     def _maintain(self, z_MD: Tensor, ids_M: Tensor) -> None:

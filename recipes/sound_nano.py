@@ -1,0 +1,27 @@
+"""sound-nano: speech, environmental sounds, music and struck tones as 50 frames a second, 0.5 kbit/s for each level.
+
+    kinolex train recipes/sound_nano.py --data DATA --out runs/out/sound_nano
+
+One CPU thread with bfloat16 instructions: about an hour. Set the allocator variables that docs/data.md names; they save
+an eighth of the time.
+"""
+
+from __future__ import annotations
+
+from kinolex.tokenizers import soundstream
+from kinolex.training.config import OptimizerConfig
+from kinolex.training.sound_run import SoundTrainConfig
+
+
+def config() -> SoundTrainConfig:
+    return SoundTrainConfig(
+        model=soundstream.nano(),
+        data=("fsdd", "esc10", "audio", "grid", "clips", "sequences"),
+        steps=7000,
+        warm_steps=300,
+        adversarial_steps=1500,
+        crop_frames=32,
+        batch=8,
+        world_fraction=0.25,
+        optimizer=OptimizerConfig(muon_lr=0.005, adam_lr=1e-3, warmup_steps=100, ema_decay=0.999),
+    )
