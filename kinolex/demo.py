@@ -156,7 +156,7 @@ def _tasks(
     """Every task on the clip's first window: a video each, a contact sheet, and what a page shows of them."""
     folder.mkdir(exist_ok=True)
     window = 1 + generator.tokenizer.pixels_per_token[0] * (generator.config.latent_frames - 1)
-    short = fit_short_side(Clip(clip.frames_TCHW[:window], clip.fps), 128)
+    short = fit_short_side(Clip(clip.frames_TCHW[:window], clip.fps), generator.config.lines)
     side = min(short.height, short.width)
     top, left = (short.height - side) // 2, (short.width - side) // 2
     square = Clip(short.frames_TCHW[:, :, top : top + side, left : left + side].contiguous(), short.fps)

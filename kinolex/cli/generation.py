@@ -23,8 +23,8 @@ def generate(
     grow: bool = False,
     panorama: int | None = None,
     put_back: bool = False,
-    lines: int | None = 128,
-    size: tuple[int, int] = (128, 128),
+    lines: int | None = None,
+    size: tuple[int, int] | None = None,
     steps: int = 12,
     schedule: str = "cosine",
     temperature: float = 1.0,
@@ -66,8 +66,8 @@ def generate(
         panorama: outpaint-vertical keeps the whole source and widens it to both sides so many times, each time by half
             of its width; outpaint-horizontal upwards and downwards. Odd sizes are first padded to whole tokens.
         put_back: put the source's own pixels over what was known, with a soft seam.
-        lines: scale the short side of the source down to this first.
-        size: rows and columns where there is no source.
+        lines: scale the short side of the source down to this first; by default to what the model was trained on.
+        size: rows and columns where there is no source; by default a square of what the model was trained on.
         steps: passes of the network per window, 1 to 64 are sensible.
         schedule: cosine, uniform, power, cubic, square-root, exponential: how fast tokens are settled.
         temperature: of drawing tokens; 0 takes the likeliest.

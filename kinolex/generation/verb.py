@@ -49,10 +49,10 @@ class Wish:
     """Outpainting keeps the whole source and goes on so often to both sides, each time by half of the source."""
     put_back: bool = False
     """Put the source's own pixels over what was known."""
-    lines: int | None = 128
-    """Scale the short side of the source down to this first."""
-    size: tuple[int, int] = (128, 128)
-    """Rows and columns where there is no source."""
+    lines: int | None = None
+    """Scale the short side of the source down to this first; by default to what the model was trained on."""
+    size: tuple[int, int] | None = None
+    """Rows and columns where there is no source; by default a square of what the model was trained on."""
     fps: Fraction = Fraction(24)
     """Where there is no source, or an image."""
 
@@ -72,7 +72,7 @@ class Wish:
         for name, value in (("frames", self.frames), ("given", self.given), ("lines", self.lines)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be 1 or more, got {value}")
-        if min(self.size) < 16 or self.fps <= 0:
+        if (self.size is not None and min(self.size) < 16) or self.fps <= 0:
             raise UsageError(f"size needs at least 16 rows and columns and fps must be positive, got {self.size}")
 
 
@@ -123,10 +123,10 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
     if source is None:
         if task is None or task.gives_pixels:
             raise UsageError(f"{wish.task} needs a video or image to start from; give one with --from")
-        black = torch.zeros(wish.frames or window, 3, *wish.size, dtype=torch.uint8)
-        source = Clip(black, wish.fps)
-    elif wish.lines is not None and min(source.height, source.width) > wish.lines:
-        source = fit_short_side(source, wish.lines)
+        size = wish.size or (generator.config.lines, generator.config.lines)
+        source = Clip(torch.zeros(wish.frames or window, 3, *size, dtype=torch.uint8), wish.fps)
+    elif min(source.height, source.width) > (lines := wish.lines or generator.config.lines):
+        source = fit_short_side(source, lines)
     if source.num_frames == 1:  # an image, which has no rate of its own
         source = Clip(source.frames_TCHW, wish.fps)
     if wish.grow:

@@ -54,6 +54,8 @@ class MaskedConfig:
     """Positions with an embedding each, for one grid only, instead of rotary ones: the paper's."""
     post_norm: bool = False
     dropout: float = 0.0
+    lines: int = 128
+    """Short side of the pictures that it was trained on."""
 
     def __post_init__(self) -> None:
         check_sizes("a masked transformer", self)

@@ -133,10 +133,17 @@ def test_a_class_is_made_of_nothing_in_any_size(tmp_path: Path, tiny_generator: 
     assert (large.clip.num_frames, large.clip.height, large.clip.width) == (9, 136, 144)
 
 
-def test_sources_are_scaled_to_the_lines_asked_for(tiny_generator: MaskedGenerator) -> None:
+def test_sources_are_scaled_to_the_lines_asked_for_or_trained_on(tiny_generator: MaskedGenerator) -> None:
     for lines, size in ((16, (16, 20)), (None, (32, 40)), (128, (32, 40))):
         composition = compose(noise(3, 32, 40), Wish(task="inpaint-central", lines=lines), tiny_generator)
         assert (composition.clip.height, composition.clip.width) == size
+    network = MaskedTransformer(replace(tiny_generator.config, lines=24))
+    small = MaskedGenerator(network, tiny_generator.tokenizer, "")
+    scaled, made = (
+        compose(noise(3, 32, 40), Wish(task="inpaint-central"), small),
+        compose(None, Wish(task="class"), small),
+    )
+    assert (scaled.clip.height, scaled.clip.width, made.clip.height, made.clip.width) == (24, 30, 24, 24)
 
 
 def test_a_shorter_result_has_shorter_sound(tiny_generator: MaskedGenerator) -> None:
