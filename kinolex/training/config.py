@@ -102,6 +102,8 @@ class TrainConfig:
     world_fraction: float = 0.0
     world_rates: tuple[int, ...] = (24,)
     """Frames per second that worlds are rendered at."""
+    init_what_fits: bool = False
+    """Weights to start from may be of another architecture: tensors of the same name and shape are taken."""
     seed: int = 0
     losses: LossWeights = field(default_factory=LossWeights)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -14,9 +14,10 @@ from test_resume import MODEL, RECURRENT, STAGES, tiny_config, tiny_pack
 
 from kinolex import checkpoint
 from kinolex.errors import CheckpointError, UsageError
+from kinolex.tokenizers.networks import build_network
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.training.processes import joined
-from kinolex.training.recipes import train_from_recipe
+from kinolex.training.recipes import initial_model, train_from_recipe
 
 RECIPE = """
 import sys
@@ -87,3 +88,17 @@ def test_several_processes_cannot_share_one_gpu(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="give --device cuda"), joined("cuda:0"):
         pass
+
+
+def test_training_takes_from_weights_of_another_architecture_what_fits(tmp_path: Path) -> None:
+    config = whole_config()
+    given = build_network(config.model)
+    checkpoint.save(tmp_path / "given", given, card="")
+    deeper = replace(config.model, encoder_blocks=tuple(blocks + 1 for blocks in config.model.encoder_blocks))
+    started = initial_model(replace(config, model=deeper, init_what_fits=True), tmp_path / "given")
+    ours, theirs = started.state_dict(), given.state_dict()
+
+    assert started.config == deeper and len(ours) > len(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(CheckpointError, match=r"only \d+% of the recipe's network"):
+        initial_model(replace(config, init_what_fits=True), "magvit2-nano")
