@@ -51,6 +51,13 @@ class KeyValueCache:
         keys[:, :, start : start + length], values[:, :, start : start + length] = pair
         return keys[:, :, : start + length], values[:, :, : start + length]
 
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` positions."""
+        assert length <= self.length, "a cache cannot be wound forward"
+        self._pairs = {
+            layer: (keys[:, :, :length], values[:, :, :length]) for layer, (keys, values) in self._pairs.items()
+        }
+
     @property
     def length(self) -> int:
         return next(iter(self._pairs.values()))[0].shape[2] if self._pairs else 0
@@ -79,20 +86,27 @@ def rotate(heads_BNLK: Tensor, angles_LJ: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention.
+    """Self-attention. Keys may turn by other angles than queries: where a token is, and where the next one goes.
 
     Args:
         normalised: scale queries and keys to unit root mean square, which keeps large learning rates stable.
+        fused: always by torch's fused kernels. Otherwise bfloat16 on a CPU goes by plain matrix products, with whose
+            scores (rounded to bfloat16, held in memory) sequences of some hundred tokens train twice as fast.
     """
 
-    def __init__(self, width: int, heads: int, *, normalised: bool, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, *, normalised: bool, dropout: float, fused: bool = True) -> None:
         super().__init__()
-        self.heads, self.normalised, self.dropout = heads, normalised, dropout
+        self.heads, self.normalised, self.dropout, self.fused = heads, normalised, dropout, fused
         self.query_key_value = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, inputs_BLD: Tensor, angles_LJ: Tensor | None, mask_LL: Tensor | None, cache: KeyValueCache | None
+        self,
+        inputs_BLD: Tensor,
+        angles_LJ: Tensor | None,
+        mask_LL: Tensor | None,
+        cache: KeyValueCache | None,
+        key_angles_LJ: Tensor | None = None,
     ) -> Tensor:
         queries, keys, values = rearrange(
             self.query_key_value(inputs_BLD), "b l (three n k) -> three b n l k", three=3, n=self.heads
@@ -100,13 +114,31 @@ class Attention(nn.Module):
         if self.normalised:
             queries, keys = (F.rms_norm(heads, heads.shape[-1:]) for heads in (queries, keys))
         if angles_LJ is not None:
-            queries, keys = rotate(queries, angles_LJ), rotate(keys, angles_LJ)
+            queries = rotate(queries, angles_LJ)
+            keys = rotate(keys, angles_LJ if key_angles_LJ is None else key_angles_LJ)
         queries, keys = queries.to(values.dtype), keys.to(values.dtype)
         if cache is not None:
             keys, values = cache.extend(self, keys, values)
         dropout = self.dropout if self.training else 0.0
+        if not self.fused and values.device.type == "cpu" and values.dtype == torch.bfloat16 and not dropout:
+            mixed = plain_attention(queries, keys, values, mask_LL)
+            return self.out(rearrange(mixed, "b n l k -> b l (n k)"))
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask_LL, dropout_p=dropout)
         return self.out(rearrange(mixed, "b n l k -> b l (n k)"))
+
+
+def plain_attention(queries_BNLK: Tensor, keys_BNLK: Tensor, values_BNLK: Tensor, mask_LL: Tensor | None) -> Tensor:
+    """Scaled dot-product attention by two matrix products, all in the values' dtype."""
+    batch = queries_BNLK.shape[0]
+    queries, keys, values = (rearrange(x, "b n l k -> (b n) l k") for x in (queries_BNLK, keys_BNLK, values_BNLK))
+    with torch.autocast(values.device.type, enabled=False):
+        bias_LL = values.new_zeros(queries.shape[1], keys.shape[1])
+        if mask_LL is not None:
+            bias_LL = bias_LL.masked_fill(~mask_LL, -torch.inf)
+        scale = queries.shape[-1] ** -0.5
+        scores = torch.baddbmm(bias_LL.expand(len(queries), -1, -1), queries, keys.transpose(1, 2), alpha=scale)
+        mixed = scores.softmax(dim=-1) @ values
+    return rearrange(mixed, "(b n) l k -> b n l k", b=batch)
 
 
 class TransformerBlock(nn.Module):
@@ -117,11 +149,19 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, *, post_norm: bool, normalised: bool, dropout: float, expansion: int = 4
+        self,
+        width: int,
+        heads: int,
+        *,
+        post_norm: bool,
+        normalised: bool,
+        dropout: float,
+        expansion: int = 4,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.post_norm = post_norm
-        self.attention = Attention(width, heads, normalised=normalised, dropout=dropout)
+        self.attention = Attention(width, heads, normalised=normalised, dropout=dropout, fused=fused)
         self.norm_attention, self.norm_perceptron = nn.LayerNorm(width), nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, expansion * width), nn.Linear(expansion * width, width)
         self.drop = nn.Dropout(dropout)
@@ -132,12 +172,13 @@ class TransformerBlock(nn.Module):
         angles_LJ: Tensor | None = None,
         mask_LL: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        key_angles_LJ: Tensor | None = None,
     ) -> Tensor:
         if self.post_norm:
-            mixed = self.drop(self.attention(inputs_BLD, angles_LJ, mask_LL, cache))
+            mixed = self.drop(self.attention(inputs_BLD, angles_LJ, mask_LL, cache, key_angles_LJ))
             inputs_BLD = self.norm_attention(inputs_BLD + mixed)
             return self.norm_perceptron(inputs_BLD + self.drop(self._perceptron(inputs_BLD)))
-        mixed = self.attention(self.norm_attention(inputs_BLD), angles_LJ, mask_LL, cache)
+        mixed = self.attention(self.norm_attention(inputs_BLD), angles_LJ, mask_LL, cache, key_angles_LJ)
         inputs_BLD = inputs_BLD + self.drop(mixed)
         return inputs_BLD + self.drop(self._perceptron(self.norm_perceptron(inputs_BLD)))
 
