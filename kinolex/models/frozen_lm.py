@@ -81,7 +81,7 @@ class FrozenLM:
         if not is_folder and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
             raise UnknownModel(f"no language model {str(name)!r}: give a folder or a hub repository (owner/name)")
         try:
-            with _no_bars(transformers):
+            with no_bars(transformers):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(str(name))
                 model = transformers.AutoModelForCausalLM.from_pretrained(
                     str(name), use_safetensors=True, dtype=torch.float32
@@ -289,7 +289,7 @@ def _likeliest(logits_BV: Tensor) -> Tensor:
 
 
 @contextmanager
-def _no_bars(transformers: Any):  # type: ignore[no-untyped-def]
+def no_bars(transformers: Any):  # type: ignore[no-untyped-def]
     """Loading shows no progress bars of its own; what the caller had set stays set."""
     logging = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()

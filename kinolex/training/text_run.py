@@ -1,0 +1,210 @@
+"""Train a small causal language model on text alone: one loop, seeded, killed at any time and resumed to the same bits.
+
+text --(seed, step)--> rows of ids --Llama--> loss on what can be predicted --> weights and their average
+                                                       out/weights: a folder that transformers loads by itself
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinolex.errors import CheckpointError, ConfigError
+from kinolex.models.frozen_lm import FrozenLM, no_bars, require_transformers
+from kinolex.training.config import OptimizerConfig
+from kinolex.training.engine import stop_requests
+from kinolex.training.optimizer import Optimizers, gradient_norm_
+from kinolex.training.progress import Progress
+from kinolex.training.state import Counters, load_state, save_state
+from kinolex.training.text_data import ANSWER, SHOWN, TextSet, read_sources, train_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextTrainConfig:
+    """A recipe for a language model of the Llama family."""
+
+    vocab_size: int
+    width: int
+    depth: int
+    heads: int
+    inner: int
+    """Width between the two layers of an MLP."""
+    max_length: int
+    """Positions that the model says it has."""
+    steps: int
+    rows: int
+    length: int
+    """Ids per row in training."""
+    answer_weight: float = 4.0
+    """Of an answer in a pattern against a word of prose: there are few of them and they teach the most."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(muon_lr=0.02, adam_lr=3e-3, ema_decay=0.99)
+    )
+    save_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.depth, self.heads, self.inner, self.steps, self.rows, self.save_every)
+        if min(sizes) < 1 or not 8 <= self.length <= self.max_length or self.vocab_size < 300:
+            raise ConfigError(
+                "a language model needs positive sizes, 8 or more ids a row, no more than it has positions, and a "
+                f"vocabulary of 300 or more, got {self}"
+            )
+        if self.width % (2 * self.heads):
+            raise ConfigError(f"{self.heads} heads need a width that is a multiple of {2 * self.heads}: {self.width}")
+
+
+class TextTrainer:
+    """One run; `run` can be called again, also by another process, to go on.
+
+    Args:
+        data: folder with text/tinyshakespeare.txt and perceptual/imagenet_labels.json; captions of clips are used
+            where they are there.
+
+    Raises:
+        DataError: a text is missing.
+        CheckpointError: the folder holds a run of another recipe or of other texts.
+    """
+
+    def __init__(self, config: TextTrainConfig, data: Path, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        transformers = require_transformers()
+        folder.mkdir(parents=True, exist_ok=True)
+        sources = read_sources(data)
+        described = {name: value for name, value in asdict(config).items() if name != "save_every"}
+        facts = json.dumps([described, sources.play, sources.captions, sources.labels], sort_keys=True)
+        digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        self.tokenizer = self._tokenizer(sources)
+        shape = transformers.LlamaConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.width,
+            intermediate_size=config.inner,
+            num_hidden_layers=config.depth,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.max_length,
+            tie_word_embeddings=True,
+            bos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.eos_token_id,
+        )
+        torch.manual_seed(config.seed)
+        self.whole = transformers.LlamaForCausalLM(shape)
+        self.model = self.whole.model
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        parts = nn.ModuleDict(
+            {"blocks": self.model.layers, "embed": self.model.embed_tokens, "norm": self.model.norm}
+        )  # the names that Optimizers sorts by
+        self.optimizers = Optimizers(parts, config.optimizer, config.steps)
+        self.text = TextSet(sources, FrozenLM(copy.deepcopy(self.whole), self.tokenizer))
+        self.counters = Counters(config_hash=digest)
+        if self.state_path.is_file():
+            found = load_state(self.state_path, self._modules(), self._pair())
+            if found.config_hash != digest:
+                raise CheckpointError(
+                    f"{folder} holds a run of another recipe or of other texts; use another --out folder"
+                )
+            self.counters = found
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def run(self, *, minutes: float | None = None) -> FrozenLM:
+        """Train; returns the averaged model. Stops cleanly after `minutes` or on an interrupt."""
+        config, counters = self.config, self.counters
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        progress = Progress(self.folder, config.steps, counters.step, vocab_size=1)
+        with stop_requests() as stop:
+            while counters.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
+                ids_BL, parts_BL = self.text.batch(config.seed, counters.step, config.rows, config.length)
+                progress.step(counters.step, self._step(ids_BL, parts_BL, counters.step), None)
+                counters.step += 1
+                if counters.step % config.save_every == 0:
+                    self.save()
+            self.save()
+            progress.close()
+            if stop.is_set():
+                raise KeyboardInterrupt
+        return self.finished()
+
+    def finished(self) -> FrozenLM:
+        """The average as a model of its own."""
+        model = copy.deepcopy(self.whole)
+        model.model.load_state_dict(self.average.state_dict())
+        model.tie_weights()
+        return FrozenLM(model, self.tokenizer)
+
+    def save(self) -> None:
+        save_state(self.state_path, self._modules(), self._pair(), self.counters)
+
+    def _step(self, ids_BL: Tensor, parts_BL: Tensor, step: int) -> dict[str, float]:
+        """One update; the loss, that of prose, and the share of ids of answers that are the likeliest."""
+        wanted_N = parts_BL[:, 1:] != SHOWN
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden_BLD = self.model(input_ids=ids_BL[:, :-1], use_cache=False).last_hidden_state
+            logits_NV = F.linear(hidden_BLD[wanted_N], self.model.embed_tokens.weight)
+        targets_N, answers_N = ids_BL[:, 1:][wanted_N], parts_BL[:, 1:][wanted_N] == ANSWER
+        losses_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+        weights_N = torch.where(answers_N, self.config.answer_weight, 1.0)
+        loss = (losses_N * weights_N).sum() / weights_N.sum()
+        loss.backward()
+        norm = gradient_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        if math.isfinite(norm):
+            self.optimizers.step(step)
+        else:
+            self.counters.skipped += 1
+        self.model.zero_grad(set_to_none=True)
+        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
+        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            ours.lerp_(theirs.detach(), 1 - decay)
+        right_N = (logits_NV.argmax(dim=1) == targets_N)[answers_N].float()
+        prose = float(losses_N[~answers_N].detach().mean())
+        return {"loss": float(loss.detach()), "prose": prose, "answers": float(right_N.sum() / max(1, len(right_N)))}
+
+    def _tokenizer(self, sources: Any) -> Any:
+        """Trained once per run and kept, so that a resumed run has the very same ids."""
+        folder = self.folder / "tokenizer"
+        if not (folder / "tokenizer.json").is_file():
+            tokenizer = train_tokenizer(sources, self.config.vocab_size)
+            if len(tokenizer) != self.config.vocab_size:
+                raise ConfigError(f"these texts give a vocabulary of {len(tokenizer)}; ask for no more than that")
+            temporary = folder.with_name("tokenizer.part")
+            shutil.rmtree(temporary, ignore_errors=True)
+            tokenizer.save_pretrained(temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+        return require_transformers().PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "average": self.average}
+
+    def _pair(self) -> dict[str, torch.optim.Optimizer]:
+        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
+
+
+def save_language_model(folder: Path, lm: FrozenLM, card: str) -> None:
+    """A folder that transformers loads by itself, weights in bfloat16; an earlier one is replaced whole."""
+    temporary, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with no_bars(require_transformers()):
+        copy.deepcopy(lm.model).to(torch.bfloat16).save_pretrained(temporary)
+    lm.tokenizer.save_pretrained(temporary)
+    (temporary / "README.md").write_text(card, encoding="utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,157 @@
+"""A language model from text alone: what it reads, what it is asked, and that a killed run ends in the same bits."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinolex.errors import CheckpointError, ConfigError, DataError
+from kinolex.models.frozen_lm import FrozenLM
+from kinolex.training import text_data
+from kinolex.training.config import OptimizerConfig
+from kinolex.training.recipes import train_from_recipe
+from kinolex.training.text_data import ANSWER, PROSE, SHOWN, TextSet, read_sources, train_tokenizer
+from kinolex.training.text_run import TextTrainConfig, TextTrainer
+
+transformers = pytest.importorskip("transformers", reason="language models need the extra lm")
+
+TINY = TextTrainConfig(
+    vocab_size=520, width=32, depth=2, heads=2, inner=48, max_length=128, steps=4, rows=3, length=64, save_every=2
+)
+RECIPE = """
+from kinolex.training.text_run import TextTrainConfig
+
+def config():
+    return TextTrainConfig(
+        vocab_size=520, width=32, depth=2, heads=2, inner=48, max_length=128, steps=4, rows=3, length=64, save_every=2
+    )
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(text_data, "CAPTIONS", 60)
+    data = tmp_path / "data"
+    (data / "text").mkdir(parents=True)
+    (data / "perceptual").mkdir()
+    dice = np.random.default_rng(0)
+    words = ("the", "king", "and", "queen", "of", "night", "went", "home", "while", "rain", "fell", "on", "stone")
+    lines = [" ".join(dice.choice(words, 9)) + "." for _ in range(400)]
+    (data / "text" / "tinyshakespeare.txt").write_text("\n".join(lines))
+    names = ["tench", "goldfish", "great white shark", "crane (bird)"]
+    (data / "perceptual" / "imagenet_labels.json").write_text(json.dumps(names))
+    return data
+
+
+@pytest.fixture
+def text(folder: Path) -> TextSet:
+    sources = read_sources(folder)
+    tokenizer = train_tokenizer(sources, 520)
+    shape = transformers.LlamaConfig(vocab_size=520, hidden_size=8, intermediate_size=8, num_attention_heads=1)
+    shape.num_hidden_layers = 1
+    return TextSet(sources, FrozenLM(transformers.LlamaForCausalLM(shape), tokenizer))
+
+
+def test_a_batch_is_a_function_of_seed_and_step(text: TextSet) -> None:
+    one, again, other = text.batch(0, 3, 4, 96), text.batch(0, 3, 4, 96), text.batch(0, 4, 4, 96)
+    assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1])
+    assert not torch.equal(one[0], other[0])
+    assert one[0].shape == one[1].shape == (4, 97)
+    assert set(one[1].unique().tolist()) == {SHOWN, PROSE, ANSWER}
+
+
+def test_only_answers_that_were_shown_before_are_asked_for(text: TextSet) -> None:
+    asked = 0
+    for seed in range(40):
+        shown: list[str] = []
+        for piece, part in text._classes(np.random.default_rng(seed)):
+            if part == ANSWER:
+                assert piece in shown
+                asked += 1
+            shown.append(piece)
+    assert asked > 80
+
+
+def test_no_world_is_rendered_for_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(*_: object) -> None:
+        raise AssertionError("a picture was rendered")
+
+    for module in ("render", "labels"):
+        monkeypatch.setattr(import_module(f"kinolex.data.worlds.{module}"), "render_frames_THWC", render)
+    assert len(read_sources(folder).captions) == 60
+
+
+def test_what_is_held_out_is_not_read(folder: Path) -> None:
+    whole = (folder / "text" / "tinyshakespeare.txt").read_text()
+    assert read_sources(folder).play == whole[: int(0.9 * len(whole))]
+
+
+@pytest.mark.parametrize("kind", ["classes", "sequences", "told", "labels", "captions"])
+def test_the_parts_of_a_document_have_the_ids_of_the_whole(text: TextSet, kind: str) -> None:
+    """So that what is learned in parts is what a prompt, encoded at once, will ask."""
+    for seed in range(20):
+        pieces = [piece for piece, _ in getattr(text, f"_{kind}")(np.random.default_rng(seed))]
+        apart = [index for piece in pieces for index in text.lm.encode(piece)]
+        assert text.lm.encode("".join(pieces)) == apart
+
+
+def test_training_by_recipe_resumes_to_the_same_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "text_tiny.py"
+    recipe.write_text(RECIPE)
+    whole = train_from_recipe(recipe, folder, tmp_path / "whole")
+    step, done = TextTrainer._step, []
+
+    def until_third(self, *arguments):  # type: ignore[no-untyped-def]
+        if len(done) == 3:
+            raise RuntimeError("power cut")
+        done.append(arguments)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(TextTrainer, "_step", until_third)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_from_recipe(recipe, folder, tmp_path / "cut")
+    monkeypatch.setattr(TextTrainer, "_step", step)
+    resumed = train_from_recipe(recipe, folder, tmp_path / "cut")
+    ours, theirs = FrozenLM.load(whole), FrozenLM.load(resumed)
+    assert ours.fingerprint == theirs.fingerprint
+    assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    fresh = TextTrainer(TINY, folder, tmp_path / "fresh")
+    assert fresh.finished().fingerprint != ours.fingerprint
+    assert "on text alone" in (whole / "README.md").read_text()
+    with pytest.raises(CheckpointError, match="another recipe"):
+        TextTrainer(TextTrainConfig(**(vars_of(TINY) | {"steps": 5})), folder, tmp_path / "whole")
+
+
+def vars_of(config: TextTrainConfig) -> dict[str, object]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_the_loss_falls(folder: Path, tmp_path: Path) -> None:
+    """A few steps are enough to fall well below where it began."""
+    optimizer = OptimizerConfig(muon_lr=0.02, adam_lr=1e-2, warmup_steps=2)
+    config = TextTrainConfig(**(vars_of(TINY) | {"steps": 24, "rows": 4, "optimizer": optimizer}))  # type: ignore[arg-type]
+    trainer = TextTrainer(config, folder, tmp_path / "run")
+    trainer.run()
+    ids_BL, parts_BL = trainer.text.batch(0, 0, 4, 64)
+    trained = trainer._step(ids_BL, parts_BL, 23)["loss"]
+    fresh = TextTrainer(config, folder, tmp_path / "fresh")
+    assert trained < 0.85 * fresh._step(ids_BL, parts_BL, 0)["loss"]
+
+
+def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="positive sizes"):
+        TextTrainConfig(**(vars_of(TINY) | {"length": 4}))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="multiple of"):
+        TextTrainConfig(**(vars_of(TINY) | {"heads": 5}))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a vocabulary of"):
+        TextTrainer(TextTrainConfig(**(vars_of(TINY) | {"vocab_size": 50_000})), folder, tmp_path / "big")  # type: ignore[arg-type]
+    (folder / "text" / "tinyshakespeare.txt").unlink()
+    with pytest.raises(DataError, match="tinyshakespeare"):
+        read_sources(folder)
