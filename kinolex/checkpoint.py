@@ -33,12 +33,14 @@ from kinolex.models.autoregressive import AutoregressiveConfig, AutoregressiveTr
 from kinolex.models.clip_features import ClipFeatures, ClipFeaturesConfig
 from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
+from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
 from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.vocab import Vocabulary
 
 FORMAT = "kinolex-checkpoint-1"
 
@@ -62,6 +64,7 @@ def _blocks_of_tokenizer(config: NetworkConfig) -> int:
 
 TOKENIZER, GENERATOR, CLIP_FEATURES = "tokenizer", "generator", "clip features"
 AUTOREGRESSIVE, DIFFUSION = "autoregressive generator", "diffusion generator"
+MULTIMODAL = "multimodal generator"
 SOUND_TOKENIZER = "sound tokenizer"
 KINDS: dict[type, Kind] = {
     AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
@@ -69,6 +72,11 @@ KINDS: dict[type, Kind] = {
     MaskedConfig: Kind(GENERATOR, MaskedTransformer, lambda config: config.depth + len(config.factors)),
     AutoregressiveConfig: Kind(
         AUTOREGRESSIVE, AutoregressiveTransformer, lambda config: config.depth + len(config.factors)
+    ),
+    MultimodalConfig: Kind(
+        MULTIMODAL,
+        MultimodalTransformer,
+        lambda config: config.depth + len(config.vocabulary.factors) + config.vocabulary.sound_levels,
     ),
     DiffusionConfig: Kind(DIFFUSION, DiffusionTransformer, lambda config: config.depth),
     SoundStreamConfig: Kind(
@@ -78,7 +86,7 @@ KINDS: dict[type, Kind] = {
 }
 """Every config that is a whole network's."""
 
-PARTS: tuple[type, ...] = (FSQConfig, LFQConfig, ResidualConfig, VQConfig)
+PARTS: tuple[type, ...] = (FSQConfig, LFQConfig, ResidualConfig, VQConfig, Vocabulary)
 """Configs within those."""
 
 CLASSES = {cls.__name__: cls for cls in (*KINDS, *PARTS)}

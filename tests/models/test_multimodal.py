@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from kinolex import checkpoint
 from kinolex.errors import ConfigError, ShapeError, UsageError
 from kinolex.layers.attention import KeyValueCache, plain_attention
 from kinolex.masks import HIDDEN
@@ -322,3 +325,17 @@ def test_what_does_not_fit_the_network_is_refused(model: MultimodalTransformer) 
 def test_impossible_sizes_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         replace(CONFIG, **change)
+
+
+def test_a_saved_network_is_loaded_as_it_was(model: MultimodalTransformer, tmp_path: Path) -> None:
+    fingerprint = checkpoint.save(tmp_path / "poet", model, card="# poet\n", extra={"text": "words"})
+    loaded, found = checkpoint.load_module(tmp_path / "poet", checkpoint.MULTIMODAL)
+    assert found == fingerprint and loaded.config == CONFIG
+    asked = sequence("text-to-both")
+    with torch.no_grad():
+        assert torch.equal(loaded(asked.ids_L[None], asked.layout), model(asked.ids_L[None], asked.layout))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name: str) -> None:
+    assert checkpoint.from_json(json.loads(json.dumps(checkpoint.to_json(PRESETS[name])))) == PRESETS[name]
