@@ -34,10 +34,12 @@ from kinolex.models.clip_features import ClipFeatures, ClipFeaturesConfig
 from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
+from kinolex.models.probe import Probe, ProbeConfig, ReadsConfig
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
 from kinolex.tokenizers.recurrent import RecurrentConfig
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.vocab import Vocabulary
@@ -66,6 +68,7 @@ TOKENIZER, GENERATOR, CLIP_FEATURES = "tokenizer", "generator", "clip features"
 AUTOREGRESSIVE, DIFFUSION = "autoregressive generator", "diffusion generator"
 MULTIMODAL = "multimodal generator"
 SOUND_TOKENIZER = "sound tokenizer"
+PROBE = "probe"
 KINDS: dict[type, Kind] = {
     AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     RecurrentConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
@@ -82,11 +85,12 @@ KINDS: dict[type, Kind] = {
     SoundStreamConfig: Kind(
         SOUND_TOKENIZER, SoundStream, lambda config: sum(config.encoder_units) + sum(config.decoder_units)
     ),
+    ProbeConfig: Kind(PROBE, Probe, lambda config: config.depth if config.kind == "transformer" else 0),
     ClipFeaturesConfig: Kind(CLIP_FEATURES, ClipFeatures, lambda config: sum(config.blocks) + len(config.heads)),
 }
 """Every config that is a whole network's."""
 
-PARTS: tuple[type, ...] = (FSQConfig, LFQConfig, ResidualConfig, VQConfig, Vocabulary)
+PARTS: tuple[type, ...] = (FSQConfig, LFQConfig, ReadsConfig, ResidualConfig, VQConfig, Vocabulary)
 """Configs within those."""
 
 CLASSES = {cls.__name__: cls for cls in (*KINDS, *PARTS)}
@@ -144,6 +148,13 @@ def save(
         (temporary / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
     return digest
+
+
+def load_sound(folder: str | Path) -> SoundTokenizer:
+    """The sound tokenizer stored in a folder. Raises as load_module does."""
+    model, digest = load_module(folder, SOUND_TOKENIZER)
+    assert isinstance(model, SoundStream)
+    return SoundTokenizer(model, digest)
 
 
 def load(folder: str | Path) -> VideoTokenizer:

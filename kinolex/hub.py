@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Literal, overload
 
 from kinolex import checkpoint
 from kinolex.codec.priors import PlainPrior, Prior
@@ -14,10 +15,12 @@ from kinolex.codec.priors import load_prior as load_prior_file
 from kinolex.errors import CheckpointError, MissingExtra, UnknownModel
 from kinolex.layers.conv3d import channels_last
 from kinolex.models.clip_features import ClipFeatures
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT = "video-nano"
+SOUND = "sound-nano"
 CLIP_FEATURES = "clip-features-nano"
 
 
@@ -47,9 +50,21 @@ def locate(name: str | Path) -> Path:
     )
 
 
-def load(name: str | Path = DEFAULT) -> VideoTokenizer:
-    """The tokenizer behind a name. Raises as locate and checkpoint.load do."""
-    return checkpoint.load(locate(name))
+@overload
+def load(name: Literal["sound-nano"]) -> SoundTokenizer: ...  # type: ignore[overload-overlap]
+@overload
+def load(name: str | Path = DEFAULT) -> VideoTokenizer: ...
+def load(name: str | Path = DEFAULT) -> VideoTokenizer | SoundTokenizer:
+    """The tokenizer behind a name, of pictures or of sound. Raises as locate and checkpoint.load do."""
+    folder = locate(name)
+    if checkpoint.what_is(folder) == checkpoint.SOUND_TOKENIZER:
+        return checkpoint.load_sound(folder)
+    return checkpoint.load(folder)
+
+
+def load_sound(name: str | Path = SOUND) -> SoundTokenizer:
+    """The sound tokenizer behind a name. Raises as locate and checkpoint.load_sound do."""
+    return checkpoint.load_sound(locate(name))
 
 
 def load_clip_features(name: str | Path = CLIP_FEATURES) -> ClipFeatures:

@@ -12,12 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Generic, Literal
 
 import torch
 from torch import Tensor
 
 from kinolex.errors import ShapeError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+else:
+    from typing import TypeVar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,25 +142,48 @@ class Extent:
         return self.frames * self.height * self.width
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundExtent:
+    """What tokens of sound stood for, so that decoding cuts to it exactly; channels stand in the grid."""
+
+    samples: int
+    """Of each channel, at rate_hz."""
+    rate_hz: int
+
+    def __post_init__(self) -> None:
+        if self.samples < 0 or self.rate_hz < 1:
+            raise ShapeError(f"an extent of sound needs samples from 0 and a rate from 1 Hz on, got {self}")
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples / self.rate_hz
+
+
+if TYPE_CHECKING:  # `Tokens` alone means those of pictures
+    ExtentType = TypeVar("ExtentType", Extent, SoundExtent, default=Extent)
+else:
+    ExtentType = TypeVar("ExtentType")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
+class Tokens(Generic[ExtentType]):
     """A grid of discrete tokens and all that is needed to turn it back into media.
 
     Args:
         ids_Qthw: int64, Q codebook levels over t x h x w positions (Q is 1 unless the quantizer is residual);
             every id lies in [0, vocab_size) of the tokenizer.
-        kind: "video" (sound tokens come with the sound tokenizer).
+        kind: "video", or "sound", where t x 1 x w are frames and channels (1 or 2) of one sound.
         tokenizer: fingerprint of the tokenizer that made them; another tokenizer refuses to decode them.
-        extent: original frames, rows, columns and rate.
+        extent: original frames, rows, columns and rate; of sound, samples and rate.
 
     Raises:
-        ShapeError: another rank or dtype, or negative ids.
+        ShapeError: another rank or dtype, negative ids, or an extent or grid that is not of this kind.
     """
 
     ids_Qthw: Tensor
-    kind: Literal["video"]
+    kind: Literal["video", "sound"]
     tokenizer: str
-    extent: Extent
+    extent: ExtentType
 
     def __post_init__(self) -> None:
         ids_Qthw = self.ids_Qthw
@@ -163,6 +191,10 @@ class Tokens:
             raise ShapeError(f"tokens need int64 ids_Qthw with 4 axes, got {ids_Qthw.dtype} {tuple(ids_Qthw.shape)}")
         if ids_Qthw.numel() == 0 or int(ids_Qthw.min()) < 0:
             raise ShapeError(f"tokens need at least one id and none below 0, got shape {tuple(ids_Qthw.shape)}")
+        if self.kind not in ("video", "sound") or isinstance(self.extent, SoundExtent) != (self.kind == "sound"):
+            raise ShapeError(f"tokens of kind {self.kind!r} cannot have the extent {self.extent}")
+        if self.kind == "sound" and (ids_Qthw.shape[2] != 1 or ids_Qthw.shape[3] > 2):
+            raise ShapeError(f"tokens of sound need a grid of t x 1 x channels (1 or 2), got {tuple(ids_Qthw.shape)}")
 
     @property
     def num_tokens(self) -> int:

@@ -15,9 +15,19 @@ MAX_LINES = 600
 
 RING_0 = {"errors", "types", "vocab", "sequences", "masks"}
 RING_1 = {"media", "layers", "tokenizers", "codec", "tasks", "models", "sampling", "metrics", "data", "profiling"}
-RING_2 = {"checkpoint", "hub", "compression", "soundtracks", "api", "generation", "training", "evaluation"}
+RING_2 = {
+    "checkpoint",
+    "hub",
+    "compression",
+    "soundtracks",
+    "api",
+    "generation",
+    "training",
+    "evaluation",
+    "understanding",
+}
 RING_3 = {"cli", "studio", "demo", "__main__", "recipes"}
-ALLOWED_IN_RING_1 = {("tokenizers", "layers"), ("models", "layers"), ("data", "media")}
+ALLOWED_IN_RING_1 = {("tokenizers", "layers"), ("models", "layers"), ("data", "media"), ("tokenizers", "media")}
 ALLOWED_IN_RING_3 = {("cli", "demo"), ("__main__", "cli")}
 MAY_TRAIN = {"training", "cli", "recipes"}
 

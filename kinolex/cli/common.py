@@ -17,11 +17,16 @@ DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def load(model: str, device: str) -> Any:
-    """The tokenizer that a name, folder or hub repository means."""
+    """The tokenizer of pictures that a name, folder or hub repository means."""
     from kinolex import hub
+    from kinolex.errors import UsageError
+    from kinolex.tokenizers.sound import SoundTokenizer
 
     check_device(device)
-    return hub.load(model).to(device)
+    tokenizer = hub.load(model)
+    if isinstance(tokenizer, SoundTokenizer):
+        raise UsageError(f"{model} is a tokenizer of sound, and pictures need one of theirs, such as {hub.DEFAULT}")
+    return tokenizer.to(device)
 
 
 def check_device(device: str) -> None:

@@ -23,6 +23,7 @@ FIRST_WORLD, NUM_WORLDS = 40_000_000, 10_000_000
 """Seeds of the worlds that are learned from; tests and measurements use seeds below."""
 
 WORLD_CONFIG = WorldConfig(frames=60, fps=Fraction(24))
+FULL_SCALE = np.float32(32768)
 QUIET_SHARE = 0.1
 """Of the crops of worlds that are cut anywhere, and so are often silent; the others hear an impact."""
 
@@ -88,9 +89,9 @@ class SoundLoader:
         crop = self.config.crop
         if len(samples_S) >= crop:
             start = int(rng.integers(len(samples_S) - crop + 1))
-            return samples_S[start : start + crop].astype(np.float32) / 32768
+            return samples_S[start : start + crop].astype(np.float32) / FULL_SCALE
         before = int(rng.integers(crop - len(samples_S) + 1))
-        return np.pad(samples_S.astype(np.float32) / 32768, (before, crop - len(samples_S) - before))
+        return np.pad(samples_S.astype(np.float32) / FULL_SCALE, (before, crop - len(samples_S) - before))
 
 
 def world_crop(rng: np.random.Generator, crop: int, rate_hz: int) -> NDArray[np.float32]:

@@ -1,14 +1,16 @@
 """Tokens in a safetensors file: ids in the smallest integer type, everything else as metadata.
 
-    ids (Q t h w) + {"format", "kind", "tokenizer", "frames", "height", "width", "fps"}
+    ids (Q t h w) + {"format", "kind": "video", "tokenizer", "frames", "height", "width", "fps"}
+                  + {"format", "kind": "sound", "tokenizer", "samples", "rate_hz"}
 
-Nothing is entropy-coded here; the file is for exchange with other programs. Sound is not stored.
+Nothing is entropy-coded here; the file is for exchange with other programs. Tokens of pictures carry no sound.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
 from kinolex.errors import KinolexError, MissingFile, TokenError
-from kinolex.types import Extent, Tokens
+from kinolex.types import Extent, SoundExtent, Tokens
 
 FORMAT = "kinolex-tokens-1"
 DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
-def save_tokens(tokens: Tokens, path: str | Path) -> None:
+def save_tokens(tokens: Tokens | Tokens[SoundExtent], path: str | Path) -> None:
     """Write tokens; the file appears whole or not at all."""
     path, extent = Path(path), tokens.extent
     largest = int(tokens.ids_Qthw.max())
@@ -32,11 +34,7 @@ def save_tokens(tokens: Tokens, path: str | Path) -> None:
         "format": FORMAT,
         "kind": tokens.kind,
         "tokenizer": tokens.tokenizer,
-        "frames": str(extent.frames),
-        "height": str(extent.height),
-        "width": str(extent.width),
-        "fps": str(extent.fps),
-    }
+    } | {field.name: str(getattr(extent, field.name)) for field in fields(extent)}
     if not path.parent.is_dir():
         raise MissingFile(f"the folder {path.parent} does not exist; make it first")
     temporary = path.with_name(f".{path.name}.part")
@@ -49,7 +47,20 @@ def save_tokens(tokens: Tokens, path: str | Path) -> None:
 
 
 def load_tokens(path: str | Path) -> Tokens:
-    """Read tokens.
+    """Read tokens of pictures.
+
+    Raises:
+        MissingFile: no such file.
+        TokenError: the file is damaged or holds something else, such as tokens of sound.
+    """
+    tokens = load_any_tokens(path)
+    if isinstance(tokens.extent, SoundExtent):
+        raise TokenError(f"{path} holds tokens of sound, and those of pictures are needed; decode it into a .wav file")
+    return tokens  # type: ignore[return-value]  # their extent was looked at
+
+
+def load_any_tokens(path: str | Path) -> Tokens | Tokens[SoundExtent]:
+    """Read tokens of pictures or of sound.
 
     Raises:
         MissingFile: no such file.
@@ -64,6 +75,9 @@ def load_tokens(path: str | Path) -> Tokens:
             if metadata.get("format") != FORMAT:
                 raise TokenError(f"{path} is a safetensors file but holds no tokens of format {FORMAT}")
             ids_Qthw = file.get_tensor("ids").long()
+        if metadata.get("kind") == "sound":
+            samples = SoundExtent(samples=int(metadata["samples"]), rate_hz=int(metadata["rate_hz"]))
+            return Tokens(ids_Qthw, "sound", metadata["tokenizer"], samples)
         extent = Extent(
             frames=int(metadata["frames"]),
             height=int(metadata["height"]),

@@ -59,6 +59,8 @@ class WaveformDiscriminator(nn.Module):
 class SpectralDiscriminator(nn.Module):
     """Features of every layer, the logits last, over real and imaginary parts; axes are frames and frequencies."""
 
+    hann: Tensor
+
     def __init__(self, window: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.window = window
