@@ -41,6 +41,7 @@ from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, 
 from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
+from kinolex.tokenizers.spae import Spae, SpaeConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.vocab import Vocabulary
 
@@ -59,7 +60,7 @@ class Kind:
     """Repeated blocks that a config asks for. Each owns a tensor, so a file with fewer tensors is refused unbuilt."""
 
 
-def _blocks_of_tokenizer(config: NetworkConfig) -> int:
+def _blocks_of_tokenizer(config: NetworkConfig | SpaeConfig) -> int:
     middle = 0 if isinstance(config, RecurrentConfig) else 2 * max(config.middle_blocks, 0)
     return sum(config.encoder_blocks) + sum(config.decoder_blocks) + middle
 
@@ -69,6 +70,9 @@ AUTOREGRESSIVE, DIFFUSION = "autoregressive generator", "diffusion generator"
 MULTIMODAL = "multimodal generator"
 SOUND_TOKENIZER = "sound tokenizer"
 PROBE = "probe"
+WORD_TOKENIZER = "word tokenizer"
+LANGUAGE_MODEL = "language model"
+"""Not of KINDS: a folder in the format of transformers, for kinolex.hub.load_lm."""
 KINDS: dict[type, Kind] = {
     AutoencoderConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
     RecurrentConfig: Kind(TOKENIZER, build_network, _blocks_of_tokenizer),
@@ -87,6 +91,7 @@ KINDS: dict[type, Kind] = {
     ),
     ProbeConfig: Kind(PROBE, Probe, lambda config: config.depth if config.kind == "transformer" else 0),
     ClipFeaturesConfig: Kind(CLIP_FEATURES, ClipFeatures, lambda config: sum(config.blocks) + len(config.heads)),
+    SpaeConfig: Kind(WORD_TOKENIZER, Spae, _blocks_of_tokenizer),
 }
 """Every config that is a whole network's."""
 
@@ -229,10 +234,20 @@ def what_is(folder: str | Path) -> str | None:
     Raises:
         MissingFile, CheckpointError: as read_description.
     """
+    if is_language_model(folder):
+        return LANGUAGE_MODEL
     config = read_description(folder)["config"]
     name = config.get("type") if isinstance(config, dict) else None
     cls = CLASSES.get(name) if isinstance(name, str) else None
     return KINDS[cls].what if cls in KINDS else None
+
+
+def is_language_model(folder: str | Path) -> bool:
+    """Whether a folder's config.json is one of transformers."""
+    try:
+        return "model_type" in json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tyro
 
-from kinolex.cli import codec, data, evaluation, files, generation, training
+from kinolex.cli import codec, data, evaluation, files, generation, training, understanding
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def _data() -> None:
 
 
 def _eval() -> None:
-    """Measure: kinolex eval reconstruction | rate-distortion | generation (each with --help)."""
+    """Measure: kinolex eval reconstruction | rate-distortion | generation | understanding (each with --help)."""
     raise SystemExit(_run(GROUPS["eval"], ["--help"], "kinolex eval"))
 
 
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compress": codec.compress,
     "decompress": codec.decompress,
     "generate": generation.generate,
+    "classify": understanding.classify,
     "info": files.info,
     "train": training.train,
     "reproduce": training.reproduce,
@@ -67,6 +68,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "reconstruction": evaluation.reconstruction,
         "rate-distortion": evaluation.rate_distortion,
         "generation": evaluation.generation,
+        "understanding": understanding.understanding,
     },
 }
 

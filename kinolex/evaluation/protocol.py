@@ -142,7 +142,7 @@ def make_result(
     name: str, rows: Sequence[dict[str, Any]], protocol: Protocol, *, command: str | None = None
 ) -> dict[str, Any]:
     """A result in the one schema of results/*.json: where it comes from, the rows, their means, the worst clips."""
-    worst = sorted(rows, key=lambda row: row["psnr_db"])[:5]
+    worst = sorted((row for row in rows if "psnr_db" in row), key=lambda row: row["psnr_db"])[:5]
     return {
         "format": FORMAT,
         "name": name,

@@ -4,6 +4,7 @@ recipe.py: config() -> TrainConfig        data folder/NAME for every name in con
                     -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
                     -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
                     -> ClipFeaturesTrainConfig                     worlds -> ClipFeaturesTrainer -> weights
+                    -> ProbeTrainConfig           labelled clips -> tokens -> ProbeTrainer -> weights
                     -> SoundTrainConfig                      packs of sounds, worlds -> SoundTrainer -> weights
 
 Under torchrun every process calls the same function; the first builds the packs and writes.
@@ -33,6 +34,7 @@ from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
 from kinolex.training.generator_run import GeneratorTrainConfig, GeneratorTrainer
 from kinolex.training.prior_run import PriorTrainConfig, PriorTrainer, save_with_prior
+from kinolex.training.probe_run import ProbeTrainConfig, ProbeTrainer
 from kinolex.training.processes import joined, rank, wait_for_all
 from kinolex.training.sound_run import SoundTrainConfig, SoundTrainer
 from kinolex.training.word_recipes import WordRecipe, train_words
@@ -41,7 +43,15 @@ FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
 
 
-Recipe = TrainConfig | PriorTrainConfig | GeneratorTrainConfig | ClipFeaturesTrainConfig | SoundTrainConfig | WordRecipe
+Recipe = (
+    TrainConfig
+    | PriorTrainConfig
+    | GeneratorTrainConfig
+    | ClipFeaturesTrainConfig
+    | SoundTrainConfig
+    | ProbeTrainConfig
+    | WordRecipe
+)
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -66,7 +76,7 @@ def load_recipe(path: str | Path) -> Recipe:
             "a kinolex.training.prior_run.PriorTrainConfig, for a generator a "
             "kinolex.training.generator_run.GeneratorTrainConfig, for clip features a "
             "kinolex.training.clip_features_run.ClipFeaturesTrainConfig, for a sound tokenizer a "
-            "kinolex.training.sound_run.SoundTrainConfig"
+            "kinolex.training.sound_run.SoundTrainConfig, for a probe a kinolex.training.probe_run.ProbeTrainConfig"
         )
     return config
 
@@ -161,7 +171,7 @@ def train_from_recipe(
         device: of the network.
         cache: where packs are kept; out/packs if None.
         init: shipped name, checkpoint folder or hub repository to start from, only looked at when out has no run yet;
-            of a prior or a generator, the tokenizer that it is for.
+            of a prior, a generator or a probe, the tokenizer that it is for.
         render_world: (seed, frames, side, rates=...) -> uint8 T H W C of a procedural world, as worlds.render_frames.
 
     Returns:
@@ -169,7 +179,7 @@ def train_from_recipe(
 
     Raises:
         UsageError: minutes that are not positive, or as load_recipe; anything but a tokenizer for several processes;
-            clip features or sound from other weights or on another device than the CPU.
+            clip features, sound or probes on another device than the CPU, the first two from other weights.
     """
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
@@ -184,6 +194,10 @@ def train_from_recipe(
         if device != "cpu" or init is not None or world_size() > 1:
             raise UsageError("clip features train from scratch, on the CPU, in one process; leave out device and init")
         return _train_clip_features(config, out, minutes, Path(recipe).name)
+    if isinstance(config, ProbeTrainConfig):
+        if device != "cpu" or world_size() > 1:
+            raise UsageError("a probe trains on the CPU, in one process; leave out device")
+        return _train_probe(config, data, out, minutes, cache, init, Path(recipe).name)
     if isinstance(config, SoundTrainConfig):
         if device != "cpu" or init is not None or world_size() > 1:
             raise UsageError("sound trains from scratch, on the CPU, in one process; leave out device and init")
@@ -264,6 +278,24 @@ def _train_clip_features(config: ClipFeaturesTrainConfig, out: Path, minutes: fl
     done = f"{trainer.counters.step} of {config.steps}"
     card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on rendered worlds.\n"
     checkpoint.save(out / "weights", model, card=card)
+    return out / "weights"
+
+
+def _train_probe(
+    config: ProbeTrainConfig,
+    data: Path,
+    out: Path,
+    minutes: float | None,
+    cache: str | Path | None,
+    init: str | Path | None,
+    name: str,
+) -> Path:
+    config = config if init is None else replace(config, tokenizer=str(init))
+    trainer = ProbeTrainer(config, data, out, Path(cache) if cache is not None else None)
+    model = trainer.run(minutes=minutes)
+    done = f"{trainer.counters.step} of {trainer.total}"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
+    checkpoint.save(out / "weights", model, card=card, dtype=torch.int8)
     return out / "weights"
 
 

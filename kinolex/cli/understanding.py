@@ -1,0 +1,124 @@
+"""What is in a video, and whether tokens are good for telling: classify, eval understanding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kinolex.cli.common import Source, frames_bar, load, show, to_json
+
+
+def classify(
+    source: Source, probe: str = "probe-worlds-nano", model: str | None = None, top: int = 5, json: bool = False
+) -> None:
+    """What is in a video, by a probe that reads its tokens: classes with probabilities.
+
+    Example: kinolex classify in.mp4 --probe probe-worlds-nano
+
+    Args:
+        source: any video FFmpeg reads; the middle square of its picture is looked at.
+        probe: shipped name (probe-worlds-nano, probe-weizmann-nano), folder, or hub repository.
+        model: the tokenizer whose tokens the probe reads, where it is not a shipped one.
+        top: classes to show of every attribute.
+        json: print all probabilities as JSON.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from kinolex.errors import UsageError
+    from kinolex.understanding import classify as recognise
+    from kinolex.understanding import load_classifier
+
+    if top < 1:
+        raise UsageError(f"--top needs at least one class to show, got {top}")
+    with frames_bar(source.name) as bar:
+        found = recognise(source, probe if model is None else load_classifier(probe, model), on_frames=bar)
+    if json:
+        print(to_json(found.as_dict()))
+        return
+    table = Table("attribute", "class", "probability", title=f"{found.source}, {found.windows} windows")
+    for attribute, classes in found.classes.items():
+        for number, (name, share) in enumerate(list(classes.items())[:top]):
+            table.add_row(
+                "" if number else attribute, name, f"{share:.3f}", end_section=number + 1 == min(top, len(classes))
+            )
+    Console().print(table)
+
+
+def understanding(
+    data: Path | None = None,
+    out: Path = Path("out/eval"),
+    model: tuple[str, ...] = ("magvit2-nano", "video-nano", "magvit-nano"),
+    sets: tuple[str, ...] = ("weizmann64", "worlds", "cifar10", "digits"),
+    kinds: tuple[str, ...] = ("linear", "attentive", "transformer"),
+    inputs: tuple[str, ...] = ("raw", "decoded", "latents", "digits"),
+    seeds: int = 3,
+    steps: int = 300,
+    batch: int = 32,
+    lr: float = 2e-3,
+    train: int | None = None,
+    test: int | None = None,
+    few: int = 0,
+    hidden_steps: int = 300,
+    cache: Path | None = None,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Recognition from tokens beside the same probes on raw pixels: ratios with intervals, classes, confusions.
+
+    Call again to go on after an interruption: finished probes are kept.
+
+    Example: kinolex eval understanding --data DATA --model magvit2-nano --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set; worlds need none.
+        out: gets understanding_MODEL.json and a page for every model.
+        model: tokenizers: shipped names, folders, or hub repositories.
+        sets: weizmann64, worlds, cifar10, digits.
+        kinds: of probes.
+        inputs: what probes are trained on: raw pixels, pixels decoded from tokens, the tokens' latents or digits.
+        seeds: of training; 0, 1, ...
+        steps: of training a probe.
+        batch: clips in a step.
+        lr: learning rate, the same for every input.
+        train: clips of every set to learn from; by default all, and 1500 worlds.
+        test: clips of every set to be judged on; by default all, and 300 worlds.
+        few: compare learning from so many labelled clips with predicting hidden tokens first; 0 leaves it out.
+        hidden_steps: of predicting hidden tokens.
+        cache: keeps tokens and finished probes; out/understanding by default.
+        device: of the tokenizer.
+        json: print the ratios as JSON.
+    """
+    from kinolex.evaluation.understanding_sets import SetConfig
+    from kinolex.training.probe_run import FitConfig
+    from kinolex.training.understanding import UnderstandingProtocol, evaluate_understanding
+
+    protocol = UnderstandingProtocol(
+        sets=tuple(SetConfig(name=name, train=train, test=test) for name in sets),
+        kinds=kinds,  # type: ignore[arg-type]  # checked by the protocol
+        inputs=inputs,
+        seeds=tuple(range(seeds)),
+        fit=FitConfig(steps=steps, batch=batch, lr=lr),
+        few=few,
+        hidden_steps=hidden_steps,
+    )
+    facts: dict[str, object] = {}
+    for name in model:
+        label = Path(name).name
+        with frames_bar(label, "probes") as bar:
+            result = evaluate_understanding(
+                load(name, device),
+                data,
+                protocol,
+                cache or out / "understanding",
+                out,
+                name=f"understanding_{label}",
+                label=label,
+                on_runs=bar,
+            )
+        for set_name, one in result["sets"].items():
+            for way in one["overall"]:
+                value = way["accuracy"] if way["ratio"] is None else way["ratio"]
+                what = "accuracy" if way["ratio"] is None else "over raw"
+                figures = f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+                facts[f"{label} {set_name}, {way['kind']}, {way['input']}, {what}"] = figures
+    show(facts | {"pages": str(out)}, json)

@@ -1,0 +1,194 @@
+"""Labelled clips with a split: what recognition is trained and measured on.
+
+    weizmann64   4 actions, 7 people, none of them on both sides; windows of 17 frames, every second frame
+    worlds       action, shape of the largest body, number of bodies; rendered, seeds of their own on both sides
+    cifar10      10 kinds of things, pictures of 32x32 scaled to 64x64
+    digits       handwritten digits, pictures of 28x28 scaled to 64x64
+
+All are 64x64. Left and right are exchanged, before any tokenizer sees a clip, where that changes no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+
+from kinolex import media
+from kinolex.data.index import Entry, scan
+from kinolex.data.worlds.labels import CLASSES, labelled
+from kinolex.data.worlds.scene import WorldConfig
+from kinolex.errors import ConfigError, DataError, MissingFile
+
+SIDE, FRAMES = 64, 17
+WORLDS = "worlds"
+ATTRIBUTES = ("action", "shape", "number")
+"""Of worlds, that are asked for."""
+FIRST_TRAIN_WORLD, FIRST_TEST_WORLD = 30_000_000, 8_000_000
+TRAIN_WORLDS, TEST_WORLDS = 1500, 300
+EVERY_NTH = 2
+"""Frames of a clip that windows are made of: 17 frames of 25 a second are shorter than a wave of a hand."""
+TRAIN_STRIDE, TEST_STRIDE = 4, 8
+"""Frames from one window of a clip to the next."""
+WORLD_RATE, CLIP_RATE = 24.0, 12.5
+
+Outputs = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledClips:
+    frames_NTHWC: NDArray[np.uint8]
+    labels: dict[str, NDArray[np.int64]]
+    """(N,) per attribute; UNASKED where the clip does not tell."""
+    items_N: NDArray[np.int64]
+    """Which clip of the collection each was cut from: windows of one clip are judged together."""
+
+    def __len__(self) -> int:
+        return len(self.frames_NTHWC)
+
+    def some(self, indexes: NDArray[np.int64]) -> LabelledClips:
+        """A choice of them."""
+        labels = {name: values[indexes] for name, values in self.labels.items()}
+        return LabelledClips(self.frames_NTHWC[indexes], labels, self.items_N[indexes])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledSet:
+    name: str
+    outputs: Outputs
+    train: LabelledClips
+    test: LabelledClips
+    frames_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetConfig:
+    """Which set, and how much of it."""
+
+    name: str
+    train: int | None = None
+    """Of what there is, spread evenly; of worlds, how many are rendered. None takes all, of worlds TRAIN_WORLDS."""
+    test: int | None = None
+    """Likewise; of worlds TEST_WORLDS."""
+
+    def __post_init__(self) -> None:
+        if self.name not in SETS:
+            raise ConfigError(f"no labelled set {self.name!r}; there are {', '.join(SETS)}")
+        if min(self.train or 1, self.test or 1) < 1:
+            raise ConfigError(f"a set needs at least one clip on both sides, got {self.train} and {self.test}")
+
+
+def labelled_set(config: SetConfig, data: Path | None) -> LabelledSet:
+    """The clips of a set with their labels.
+
+    Args:
+        data: folder with one sub-folder per collection; worlds need none.
+
+    Raises:
+        DataError: the set is not below the data folder, or has no labels or no split.
+    """
+    return SETS[config.name](config, data)
+
+
+def flipped(clips: LabelledClips) -> LabelledClips:
+    """Every clip, and after them every clip with left and right exchanged."""
+    both_NTHWC = np.concatenate([clips.frames_NTHWC, clips.frames_NTHWC[:, :, :, ::-1]])
+    labels = {name: np.concatenate([values, values]) for name, values in clips.labels.items()}
+    return LabelledClips(both_NTHWC, labels, np.concatenate([clips.items_N, clips.items_N]))
+
+
+def windows(frames_TCHW: torch.Tensor, every_nth: int, stride: int) -> NDArray[np.uint8]:
+    """Windows [N, FRAMES, H, W, C] of every nth frame, `stride` frames apart; none where the clip is too short."""
+    span = 1 + (FRAMES - 1) * every_nth
+    starts = range(0, len(frames_TCHW) - span + 1, stride)
+    frames_THWC = rearrange(frames_TCHW, "t c h w -> t h w c").numpy()
+    cut = [frames_THWC[start : start + span : every_nth] for start in starts]
+    return np.stack(cut) if cut else np.empty((0, FRAMES, *frames_THWC.shape[1:]), np.uint8)
+
+
+def _worlds(config: SetConfig, _data: Path | None) -> LabelledSet:
+    def part(first: int, count: int) -> LabelledClips:
+        world = WorldConfig(frames=FRAMES, height=SIDE, width=SIDE)
+        pairs = [labelled(first + number, world) for number in range(count)]
+        values = {name: np.array([labels.classes[name] for _, labels in pairs], np.int64) for name in ATTRIBUTES}
+        return LabelledClips(np.stack([frames for frames, _ in pairs]), values, np.arange(count))
+
+    train, test = (
+        part(FIRST_TRAIN_WORLD, config.train or TRAIN_WORLDS),
+        part(FIRST_TEST_WORLD, config.test or TEST_WORLDS),
+    )
+    return LabelledSet(WORLDS, tuple((name, CLASSES[name]) for name in ATTRIBUTES), train, test, WORLD_RATE)
+
+
+def _weizmann(config: SetConfig, data: Path | None) -> LabelledSet:
+    name = "weizmann64"
+    entries = {split: _entries(name, data, split, getattr(config, split)) for split in ("train", "test")}
+    classes = _classes(entries["train"])
+
+    def part(split: str, stride: int) -> LabelledClips:
+        cut, labels, items = [], [], []
+        for item, entry in enumerate(entries[split]):
+            clip = media.fit_short_side(media.read(entry.path), SIDE)
+            found = windows(clip.frames_TCHW, EVERY_NTH, stride)
+            cut.append(found)
+            labels += [_number(entry, classes)] * len(found)
+            items += [item] * len(found)
+        return LabelledClips(np.concatenate(cut), {"action": np.array(labels, np.int64)}, np.array(items, np.int64))
+
+    train, test = flipped(part("train", TRAIN_STRIDE)), part("test", TEST_STRIDE)
+    return LabelledSet(name, (("action", classes),), train, test, CLIP_RATE)
+
+
+def _pictures(name: str, attribute: str, *, flips: bool) -> Callable[[SetConfig, Path | None], LabelledSet]:
+    def make(config: SetConfig, data: Path | None) -> LabelledSet:
+        entries = {split: _entries(name, data, split, getattr(config, split)) for split in ("train", "test")}
+        classes = _classes(entries["train"])
+
+        def part(split: str) -> LabelledClips:
+            images = np.stack([entry.load_array() for entry in entries[split]])
+            frames_NCHW = rearrange(torch.from_numpy(images), "n h w c -> n c h w")
+            frames_NTHWC = rearrange(media.resize_frames(frames_NCHW, SIDE, SIDE), "n c h w -> n 1 h w c").numpy()
+            labels = np.array([_number(entry, classes) for entry in entries[split]], np.int64)
+            return LabelledClips(frames_NTHWC, {attribute: labels}, np.arange(len(labels)))
+
+        train = part("train")
+        return LabelledSet(name, ((attribute, classes),), flipped(train) if flips else train, part("test"), 1.0)
+
+    return make
+
+
+SETS: dict[str, Callable[[SetConfig, Path | None], LabelledSet]] = {
+    "weizmann64": _weizmann,
+    WORLDS: _worlds,
+    "cifar10": _pictures("cifar10", "thing", flips=True),
+    "digits": _pictures("digits", "digit", flips=False),
+}
+
+
+def _entries(name: str, data: Path | None, split: str, count: int | None) -> list[Entry]:
+    if data is None:
+        raise DataError(f"the set {name} lies in a data folder; name it with --data")
+    try:
+        entries = scan(data / name, split=split)
+    except MissingFile as error:
+        raise DataError(f"no set {name} below {data}; docs/data.md says where it comes from") from error
+    if not entries or any(entry.label is None for entry in entries):
+        raise DataError(f"{data / name} needs labelled entries of split {split}; its table names neither, or not all")
+    if count is None or count >= len(entries):
+        return entries
+    return [entries[number * len(entries) // count] for number in range(count)]
+
+
+def _classes(entries: list[Entry]) -> tuple[str, ...]:
+    return tuple(sorted({str(entry.label) for entry in entries}))
+
+
+def _number(entry: Entry, classes: tuple[str, ...]) -> int:
+    if entry.label not in classes:
+        raise DataError(f"{entry.name} has the label {entry.label!r}, which nothing of the training split has")
+    return classes.index(entry.label)

@@ -1,0 +1,126 @@
+"""Clips as features of positions: what the tokens say, what they decode to, and what stood there before.
+
+    frames_NTHWC --tokenizer--> ids_NQthw --latents | digits--> features_NLC
+                                ids_NQthw --decode--> frames --patches--> features_NLC        "decoded"
+    frames_NTHWC ------------------------------------patches--> features_NLC                  "raw"
+
+A patch is as large as what one token stands for, so every kind of input has the same number of positions at the same
+places. A causal tokenizer's first latent frame stands for a single frame; its patches repeat that frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kinolex.errors import UsageError
+from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, LookupFreeQuantizer
+from kinolex.tokenizers.video import WINDOW_FRAMES, VideoTokenizer
+
+INPUTS = ("raw", "decoded", "latents", "digits")
+OF_PIXELS = ("raw", "decoded")
+AT_ONCE = 16
+"""Clips in one pass of a tokenizer."""
+
+OnClips = Callable[[int, int], None]
+
+
+def grid_of(tokenizer: VideoTokenizer, frames: int, side: int) -> tuple[int, int, int]:
+    """Positions t, h, w of a square clip."""
+    time, rows, columns = tokenizer.pixels_per_token
+    latent_frames = 1 + -(-(frames - 1) // time) if tokenizer.config.causal else -(-frames // time)
+    return latent_frames, -(-side // rows), -(-side // columns)
+
+
+@torch.inference_mode()
+def encode_many(
+    tokenizer: VideoTokenizer, frames_NTHWC: NDArray[np.uint8], on_clips: OnClips = lambda _done, _total: None
+) -> Tensor:
+    """Ids [N, Q, t, h, w] of clips of one length, many at once, each seen whole.
+
+    The last frame is repeated up to whole tokens. Networks that are not causal see the windows of the tokenizer. Where
+    a network computes in bfloat16 a few ids may differ from those of `encode`, which goes block by block.
+
+    Raises:
+        UsageError: rows or columns that are not whole tokens.
+    """
+    time, rows, columns = tokenizer.pixels_per_token
+    if frames_NTHWC.shape[2] % rows or frames_NTHWC.shape[3] % columns:
+        raise UsageError(f"clips must be whole tokens of {rows}x{columns} pixels, got {frames_NTHWC.shape[2:4]}")
+    causal, total, parts = tokenizer.config.causal, frames_NTHWC.shape[1], []
+    wanted = 1 + -(-(total - 1) // time) * time if causal else -(-total // time) * time
+    for start in range(0, len(frames_NTHWC), AT_ONCE):
+        part_NTHWC = torch.from_numpy(frames_NTHWC[start : start + AT_ONCE]).to(tokenizer.device)
+        pixels_NCTHW = rearrange(part_NTHWC, "n t h w c -> n c t h w").float() / 127.5 - 1.0
+        more_NCTHW = pixels_NCTHW[:, :, -1:].expand(-1, -1, wanted - total, -1, -1)
+        pixels_NCTHW = torch.cat([pixels_NCTHW, more_NCTHW], dim=2)
+        windows = [pixels_NCTHW] if causal else pixels_NCTHW.split(WINDOW_FRAMES, dim=2)
+        with tokenizer.autocast():
+            laid_out = [window.contiguous(memory_format=torch.channels_last_3d) for window in windows]
+            parts.append(torch.cat([tokenizer.model.encode_ids(window) for window in laid_out], dim=2).cpu())
+        on_clips(min(start + AT_ONCE, len(frames_NTHWC)), len(frames_NTHWC))
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def decode_many(
+    tokenizer: VideoTokenizer, ids_NQthw: Tensor, frames: int, on_clips: OnClips = lambda _done, _total: None
+) -> NDArray[np.uint8]:
+    """Frames [N, T, H, W, C] of ids of encode_many."""
+    step = ids_NQthw.shape[2] if tokenizer.config.causal else WINDOW_FRAMES // tokenizer.config.time_factor
+    parts: list[Tensor] = []
+    for part_NQthw in ids_NQthw.split(AT_ONCE):
+        with tokenizer.autocast():
+            windows = [
+                tokenizer.model.decode(tokenizer.model.quantizer.latents_from_ids(window.to(tokenizer.device)))
+                for window in part_NQthw.split(step, dim=2)
+            ]
+        pixels_NCTHW = torch.cat(windows, dim=2)[:, :, :frames].float()
+        levels_NCTHW = ((pixels_NCTHW + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        parts.append(rearrange(levels_NCTHW, "n c t h w -> n t h w c").cpu())
+        on_clips(sum(map(len, parts)), len(ids_NQthw))
+    return torch.cat(parts).numpy()
+
+
+def patches(frames_NTHWC: NDArray[np.uint8], tokenizer: VideoTokenizer) -> Tensor:
+    """uint8 pixels of every position [N, L, C], as many positions as the tokenizer has tokens."""
+    time, rows, columns = tokenizer.pixels_per_token
+    whole_NTHWC = torch.from_numpy(frames_NTHWC)
+    before = time - 1 if tokenizer.config.causal else 0
+    after = -(before + whole_NTHWC.shape[1]) % time
+    first, last = whole_NTHWC[:, :1], whole_NTHWC[:, -1:]
+    whole_NTHWC = torch.cat(
+        [first.expand(-1, before, -1, -1, -1), whole_NTHWC, last.expand(-1, after, -1, -1, -1)], dim=1
+    )
+    return rearrange(whole_NTHWC, "n (t a) (h b) (w e) c -> n (t h w) (a b e c)", a=time, b=rows, e=columns)
+
+
+def latents(ids_NQthw: Tensor, tokenizer: VideoTokenizer) -> Tensor:
+    """What the quantizer stands for its ids [N, L, D], float32."""
+    latents_NDthw = tokenizer.model.quantizer.latents_from_ids(ids_NQthw.to(tokenizer.device))
+    return rearrange(latents_NDthw, "n d t h w -> n (t h w) d").float().cpu()
+
+
+def alphabets(tokenizer: VideoTokenizer) -> tuple[int, ...]:
+    """Sizes of the digits of an id, least significant first: the quantizer's own where ids are made of digits."""
+    quantizer = tokenizer.model.quantizer
+    if isinstance(quantizer, FiniteScalarQuantizer):
+        return tuple(quantizer.config.levels)
+    if isinstance(quantizer, LookupFreeQuantizer):
+        return (2,) * quantizer.latent_dim
+    return (tokenizer.vocab_size,)
+
+
+def digits(ids_NQthw: Tensor, tokenizer: VideoTokenizer) -> Tensor:
+    """One-hot digits of the ids of every position [N, L, C]: a linear layer on them is a learned embedding of ids."""
+    rest_NLQ, parts = rearrange(ids_NQthw, "n q t h w -> n (t h w) q"), []
+    for size in alphabets(tokenizer):
+        parts.append(rearrange(F.one_hot(rest_NLQ % size, size), "n l q s -> n l (q s)"))
+        rest_NLQ = rest_NLQ // size
+    return torch.cat(parts, dim=2).float()
