@@ -408,6 +408,10 @@ def _describe_model(folder: Path) -> dict[str, Any]:
 
 def _describe_network(folder: Path, what: str | None) -> dict[str, Any]:
     """Of a network that is no tokenizer: what it is, and what it can be asked for."""
+    if what == checkpoint.LANGUAGE_MODEL:
+        lm = hub.load_lm(folder)
+        facts = {"folder": str(folder), "what": what, "fingerprint": lm.fingerprint, "ids": lm.vocab_size}
+        return facts | {"words": len(lm.word_ids()), "positions": lm.max_length}
     model, fingerprint = checkpoint.load_module(folder)
     facts = {
         "folder": str(folder),

@@ -15,13 +15,16 @@ from kinolex.codec.priors import load_prior as load_prior_file
 from kinolex.errors import CheckpointError, MissingExtra, UnknownModel
 from kinolex.layers.conv3d import channels_last
 from kinolex.models.clip_features import ClipFeatures
+from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.sound import SoundTokenizer
+from kinolex.tokenizers.spae import Spae
 from kinolex.tokenizers.video import VideoTokenizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT = "video-nano"
 SOUND = "sound-nano"
 CLIP_FEATURES = "clip-features-nano"
+LANGUAGE_MODEL, WORD_TOKENIZER = "text-nano", "spae-nano"
 
 
 def shipped(what: str | None = checkpoint.TOKENIZER) -> list[str]:
@@ -72,6 +75,23 @@ def load_clip_features(name: str | Path = CLIP_FEATURES) -> ClipFeatures:
     model, _ = checkpoint.load_module(locate(name), checkpoint.CLIP_FEATURES)
     assert isinstance(model, ClipFeatures)
     return channels_last(model.eval().requires_grad_(False))
+
+
+def load_lm(name: str | Path = LANGUAGE_MODEL) -> FrozenLM:
+    """The language model behind a name: shipped, a folder of transformers, or a hub repository of a causal model.
+
+    Raises:
+        UnknownModel, CheckpointError, MissingExtra: as FrozenLM.load.
+    """
+    folder = PRETRAINED / str(name)
+    return FrozenLM.load(folder if (folder / checkpoint.CONFIG).is_file() else name)
+
+
+def load_spae(name: str | Path = WORD_TOKENIZER) -> tuple[Spae, str]:
+    """The word tokenizer behind a name, frozen, and its fingerprint. Raises as locate and checkpoint.load_module do."""
+    model, fingerprint = checkpoint.load_module(locate(name), checkpoint.WORD_TOKENIZER)
+    assert isinstance(model, Spae)
+    return channels_last(model.eval().requires_grad_(False)), fingerprint
 
 
 def name_of(fingerprint: str) -> str:

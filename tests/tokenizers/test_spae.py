@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from kinolex.errors import ConfigError, ShapeError, TokenError
+from kinolex import checkpoint, hub
+from kinolex.errors import CheckpointError, ConfigError, ShapeError, TokenError
 from kinolex.tokenizers.spae import (
     SQUARED_LENGTH,
     Spae,
@@ -154,3 +156,14 @@ def test_wrong_sizes_and_words_are_refused() -> None:
         replace(IMAGE, words=("a", "a"))
     with pytest.raises(ConfigError, match="must not shrink"):
         replace(IMAGE, layers=((1, 2, 2), (1, 1, 1)))
+
+
+def test_a_saved_word_tokenizer_gives_the_same_words_and_is_no_video_tokenizer(tmp_path: Path) -> None:
+    model = model_of(IMAGE)
+    fingerprint = checkpoint.save(tmp_path / "spae", model, card="")
+    loaded, found = hub.load_spae(tmp_path / "spae")
+    assert found == fingerprint and loaded.config == IMAGE
+    pixels_BCTHW = pixels_of(IMAGE)
+    assert loaded.spell(loaded.encode_ids(pixels_BCTHW)) == model.spell(model.encode_ids(pixels_BCTHW))
+    with pytest.raises(CheckpointError, match="word tokenizer"):
+        hub.load(tmp_path / "spae")
