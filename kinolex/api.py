@@ -36,14 +36,18 @@ from kinolex.compression import (
     read_sound,
     shipped_coder,
 )
-from kinolex.data.token_store import load_tokens, save_tokens
+from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
 from kinolex.errors import MissingFile, StreamError, UsageError
 from kinolex.media import VideoReader, VideoWriter, probe, resize_frames, write
 from kinolex.media.opening import replacing
-from kinolex.media.sound import track_of
+from kinolex.media.sound import read_sound as read_sound_file
+from kinolex.media.sound import track_of, write_sound
 from kinolex.metrics import PSNR_CAP_DB, bits_per_pixel
+from kinolex.metrics.sound import SI_SDR_CAP_DB, multi_scale_mel_distance, si_sdr_db
+from kinolex.tokenizers.sound import SoundTokenizer
+from kinolex.tokenizers.soundstream import SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
-from kinolex.types import Clip, Extent, Sound, Tokens
+from kinolex.types import Clip, Extent, Sound, SoundExtent, Tokens
 
 TOKEN_SUFFIX = ".safetensors"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -161,6 +165,77 @@ def roundtrip(
         psnr_db=passing.psnr_db,
         seconds=seconds,
         frames_per_second=extent.frames / seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundReport:
+    """What a round trip of sound did; all figures are of this run."""
+
+    source: str
+    target: str
+    model: str
+    seconds_of_sound: float
+    rate_hz: int
+    channels: int
+    levels: int
+    tokens: int
+    kbps: float
+    """Raw: log2 of the vocabulary times the tokens of all channels, over the duration; no entropy coding."""
+    mel_distance: float
+    """Multi-scale, at the file's rate, mean over channels, see kinolex.metrics.sound.multi_scale_mel_distance."""
+    si_sdr_db: float
+    """Mean over channels."""
+    seconds: float
+    times_real_time: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def roundtrip_sound(
+    source: str | Path,
+    target: str | Path,
+    tokenizer: SoundTokenizer,
+    *,
+    model_name: str = "",
+    levels: int | None = None,
+) -> SoundReport:
+    """A sound, or the sound of a video, through the tokenizer and back into a file.
+
+    Args:
+        source: anything that sounds and FFmpeg reads.
+        target: .wav or .flac.
+        levels: codebook levels to keep; None keeps all.
+
+    Raises:
+        UsageError: the target is the source, or levels that the tokenizer does not have.
+        UnsupportedMedia: another target, a source without sound. KinolexError: of the media and tokenizer layers.
+    """
+    source, target = Path(source), Path(target)
+    refuse_same(source, target)
+    sound = read_sound_file(source)
+    began = time.monotonic()
+    tokens = tokenizer.encode(sound, levels)
+    made = tokenizer.decode(tokens)
+    seconds = time.monotonic() - began
+    write_sound(made, target)
+    pair = made.samples_CS, sound.samples_CS
+    heard = sound.num_samples > 0
+    return SoundReport(
+        source=source.name,
+        target=target.name,
+        model=model_name or tokenizer.fingerprint[:12],
+        seconds_of_sound=sound.duration_s,
+        rate_hz=sound.rate_hz,
+        channels=sound.samples_CS.shape[0],
+        levels=tokens.ids_Qthw.shape[0],
+        tokens=tokens.num_tokens,
+        kbps=tokens.num_tokens * math.log2(tokenizer.vocab_size) / sound.duration_s / 1000 if heard else 0.0,
+        mel_distance=float(multi_scale_mel_distance(*pair, sound.rate_hz).mean()) if heard else 0.0,
+        si_sdr_db=float(si_sdr_db(*pair).mean()) if heard else -SI_SDR_CAP_DB,
+        seconds=seconds,
+        times_real_time=sound.duration_s / seconds,
     )
 
 
@@ -365,7 +440,7 @@ def info(source: str | Path) -> dict[str, Any]:
     """
     path = Path(source)
     if path.is_file() and path.suffix.lower() == TOKEN_SUFFIX:
-        return {"kind": "tokens", **describe_tokens(load_tokens(path))}
+        return {"kind": "tokens", **describe_tokens(load_any_tokens(path))}
     if path.is_file() and path.suffix.lower() == SUFFIX:
         with path.open("rb") as file:
             return {"kind": "klx", **describe(file)}
@@ -377,13 +452,17 @@ def info(source: str | Path) -> dict[str, Any]:
     return {"kind": "model", **_describe_model(hub.locate(source))}
 
 
-def describe_tokens(tokens: Tokens) -> dict[str, Any]:
+def describe_tokens(tokens: Tokens | Tokens[SoundExtent]) -> dict[str, Any]:
     """Facts of tokens that JSON can hold."""
     extent = tokens.extent
-    return {
+    facts = {
         "tokens": tokens.num_tokens,
         "grid": "x".join(str(size) for size in tokens.ids_Qthw.shape),
         "tokenizer": tokens.tokenizer,
+    }
+    if isinstance(extent, SoundExtent):
+        return facts | {"samples": extent.samples, "rate_hz": extent.rate_hz, "channels": tokens.ids_Qthw.shape[3]}
+    return facts | {
         "frames": extent.frames,
         "size": f"{extent.width}x{extent.height}",
         "fps": str(extent.fps),
@@ -420,6 +499,9 @@ def _describe_network(folder: Path, what: str | None) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     config = model.config
+    if isinstance(config, SoundStreamConfig):
+        facts |= {"rate_hz": config.rate_hz, "frames_per_s": config.rate_hz / config.hop}
+        facts |= {"levels": config.quantizer.num_levels, "kbps_per_level": config.kbps_per_level}
     for name in ("tokenizer", "tasks", "words"):
         if value := getattr(config, name, None):
             facts[name] = value if isinstance(value, str) else " ".join(map(str, value))

@@ -35,7 +35,7 @@ def _data() -> None:
 
 
 def _eval() -> None:
-    """Measure: kinolex eval reconstruction | rate-distortion | generation | understanding (each with --help)."""
+    """Measure: kinolex eval reconstruction | rate-distortion | generation | understanding | sound (see --help)."""
     raise SystemExit(_run(GROUPS["eval"], ["--help"], "kinolex eval"))
 
 
@@ -68,6 +68,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "reconstruction": evaluation.reconstruction,
         "rate-distortion": evaluation.rate_distortion,
         "generation": evaluation.generation,
+        "sound": evaluation.sound,
         "understanding": understanding.understanding,
     },
 }

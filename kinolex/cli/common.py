@@ -29,6 +29,14 @@ def load(model: str, device: str) -> Any:
     return tokenizer.to(device)
 
 
+def load_sound(model: str, device: str) -> Any:
+    """The tokenizer of sound that a name, folder or hub repository means."""
+    from kinolex import hub
+
+    check_device(device)
+    return hub.load_sound(model).to(device)
+
+
 def check_device(device: str) -> None:
     """Names only; whether it can be used is found out by using it."""
     from kinolex.errors import UsageError

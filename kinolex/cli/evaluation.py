@@ -1,10 +1,10 @@
-"""Measured results: eval reconstruction, rate-distortion, generation."""
+"""Measured results: eval reconstruction, rate-distortion, generation, sound."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kinolex.cli.common import check_device, frames_bar, load, show
+from kinolex.cli.common import check_device, frames_bar, load, load_sound, show
 
 
 def reconstruction(
@@ -184,3 +184,55 @@ def generation(
     }
     facts |= {f"captions {key}": value["mean"] for key, value in result.get("captions", {"mean": {}})["mean"].items()}
     show(facts | {"page": str(out / f"{result['name']}.html")}, json)
+
+
+def sound(
+    data: Path,
+    out: Path = Path("out/eval"),
+    model: str = "sound-nano",
+    sets: tuple[str, ...] = ("fsdd", "esc10"),
+    sound_kbps: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0),
+    opus_kbps: tuple[float, ...] = (6.0, 9.0, 12.0, 16.0, 24.0),
+    max_files: int | None = None,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """A sound tokenizer at several rates beside Opus on held-out sounds: multi-scale mel distance, SI-SDR, real bytes.
+
+    Example: kinolex eval sound --data DATA --model sound-nano --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set.
+        out: gets sound_MODEL.json.
+        model: shipped name, folder, or hub repository.
+        sets: sub-folders whose test split is measured.
+        sound_kbps: rates of the tokenizer, as many levels as fit.
+        opus_kbps: rates that Opus is asked for; what it takes is measured.
+        max_files: of each set; by default all.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    from kinolex.evaluation.sound import SoundProtocol, evaluate_sound, speech_judges
+
+    protocol = SoundProtocol(
+        sets=sets, kbps=sound_kbps, opus_kbps=opus_kbps, max_files=max_files, judges=speech_judges()
+    )
+    name = Path(model).name
+    with frames_bar("sound", "files") as bar:
+        result = evaluate_sound(
+            load_sound(model, device),
+            data,
+            protocol,
+            out,
+            model_name=name,
+            command=f"kinolex eval sound --data DIR --model {name}",
+            on_files=bar,
+        )
+    shown = ("mel_distance", "si_sdr_db", " kbps", "stoi", "pesq_mos")
+    facts = {
+        f"{group} {key}": value["mean"]
+        for group, means in result["sets"].items()
+        for key, value in means.items()
+        if key.endswith(shown)
+    }
+    show(facts | {"result": str(out / f"{result['name']}.json")}, json)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from kinolex.cli.common import Source, Target, frames_bar, load, show
+from kinolex.cli.common import Source, Target, frames_bar, load, load_sound, show
+
+SOUND_SUFFIXES = (".wav", ".flac")
 
 
 def demo(
@@ -38,25 +40,44 @@ def demo(
 def roundtrip(
     source: Source,
     target: Target,
-    model: str = "video-nano",
+    model: str | None = None,
     lines: int | None = None,
+    levels: int | None = None,
+    sound_kbps: float | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
-    """A video, GIF or image into tokens and back into a file, with its sound.
+    """A video, GIF or image into tokens and back into a file, with its sound; or a sound into sound tokens and back.
 
     Example: kinolex roundtrip in.mp4 out.mp4
 
+    Example: kinolex roundtrip in.wav out.wav --sound-kbps 2
+
     Args:
         source: any file FFmpeg reads.
-        target: .mp4, .webm, .gif, or .png .jpg .webp for an image.
-        model: shipped name, folder, or hub repository.
-        lines: scale the short side down to this first; by default the size stays.
+        target: .mp4, .webm, .gif; .png .jpg .webp for an image; .wav .flac for the sound alone.
+        model: shipped name, folder, or hub repository; by default video-nano, or sound-nano for sound.
+        lines: scale the short side down to this first; by default the size stays. Of pictures.
+        levels: codebook levels to keep; by default all. Of sound.
+        sound_kbps: as many levels as fit into this rate, for each channel. Of sound.
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
     from kinolex import api
+    from kinolex.errors import UsageError
 
+    if target.suffix.lower() in SOUND_SUFFIXES:
+        if lines is not None:
+            raise UsageError(f"--lines is for pictures, and {target} holds sound alone; leave it out")
+        if levels is not None and sound_kbps is not None:
+            raise UsageError("--levels and --sound-kbps both say how much to keep; give one of them")
+        sounds, name = load_sound(model or "sound-nano", device), model or "sound-nano"
+        levels = sounds.levels_for(sound_kbps) if sound_kbps is not None else levels
+        show(api.roundtrip_sound(source, target, sounds, model_name=name, levels=levels).as_dict(), json)
+        return
+    if levels is not None or sound_kbps is not None:
+        raise UsageError(f"--levels and --sound-kbps are for .wav and .flac targets; the sound of {target} stays as is")
+    model = model or "video-nano"
     with frames_bar(source.name) as bar:
         report = api.roundtrip(source, target, load(model, device), model_name=model, lines=lines, on_frames=bar)
     show(report.as_dict(), json)

@@ -85,7 +85,9 @@ def picture_stream(container: InputContainer, file: Path) -> VideoStream:
     stream = main_stream([stream for stream in container.streams.video if not stream.disposition & cover])
     if stream is None:
         if container.streams.audio:
-            raise UnsupportedMedia(f"{file} holds sound but no pictures; read it with read_sound")
+            raise UnsupportedMedia(
+                f"{file} holds sound but no pictures; read it with read_sound, or name a .wav or .flac file as target"
+            )
         raise UnreadableMedia(f"{file} holds neither pictures nor sound; it is probably not a media file")
     if not is_decodable(stream):
         raise UnsupportedMedia(f"{file} holds video in a codec unknown to this FFmpeg build; convert it to mp4 first")

@@ -5,19 +5,23 @@ All take samples_BS, float32, of one rate; sounds compared must be equally long.
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kinolex.errors import ShapeError
+from kinolex.errors import MissingExtra, ShapeError, UsageError
 
 WINDOWS_AND_BANDS = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """Samples per window and mel bands, of every scale; the choice of Kumar et al. 2023, arXiv 2306.06546."""
 
 FLOOR = 1e-5
 """Smaller mel magnitudes count as this."""
+
+SI_SDR_CAP_DB = 100.0
 
 
 def multi_scale_mel_distance(samples_BS: Tensor, reference_BS: Tensor, rate_hz: int) -> Tensor:
@@ -83,10 +87,10 @@ def _hertz(mel: Tensor) -> Tensor:
 
 
 def si_sdr_db(samples_BS: Tensor, reference_BS: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio, decibels, of every sound; higher is nearer.
+    """Scale-invariant signal-to-distortion ratio of every sound, decibels within +-SI_SDR_CAP_DB; higher is nearer.
 
-    The reference is scaled to the sound by least squares, after both have lost their mean. Silence against anything is
-    minus infinity, equality plus infinity.
+    Both lose their mean, then the reference is scaled to the sound by least squares. Silence against anything is at the
+    lower cap, also against silence: there is no signal to speak of.
 
     Raises:
         ShapeError: sounds of unlike shapes.
@@ -96,10 +100,52 @@ def si_sdr_db(samples_BS: Tensor, reference_BS: Tensor) -> Tensor:
     _check(samples_BS, reference_BS)
     estimate_BS, target_BS = (x.double() - x.double().mean(dim=1, keepdim=True) for x in (samples_BS, reference_BS))
     energy_B1 = target_BS.square().sum(dim=1, keepdim=True)
-    scale_B1 = (estimate_BS * target_BS).sum(dim=1, keepdim=True) / energy_B1.clamp_min(1e-300)
+    scale_B1 = (estimate_BS * target_BS).sum(dim=1, keepdim=True) / energy_B1.clamp_min(1e-30)
     signal_BS = scale_B1 * target_BS
-    ratio_B = signal_BS.square().sum(dim=1) / (estimate_BS - signal_BS).square().sum(dim=1)
-    return (10 * ratio_B.nan_to_num(0.0, posinf=torch.inf).log10()).float()
+    signal_B, distortion_B = signal_BS.square().sum(dim=1), (estimate_BS - signal_BS).square().sum(dim=1)
+    least = 10 ** (-SI_SDR_CAP_DB / 10)
+    # 1e-30 stands for silence on both sides: nothing over nothing is at the lower cap.
+    ratio_B = torch.where(signal_B > 1e-30, signal_B / distortion_B.clamp_min(1e-30), least)
+    return (10 * ratio_B.log10()).clamp(-SI_SDR_CAP_DB, SI_SDR_CAP_DB).float()
+
+
+def stoi(samples_S: Tensor, reference_S: Tensor, rate_hz: int) -> float:
+    """Short-time objective intelligibility of speech, about 0 to 1. Needs `pip install pystoi`.
+
+    Raises:
+        MissingExtra: pystoi is not installed. ShapeError: sounds of unlike shapes.
+
+    Source: Taal et al. 2011, IEEE TASLP 19(7).
+    """
+    _check(samples_S.unsqueeze(0), reference_S.unsqueeze(0))
+    judge = _import("pystoi").stoi
+    return float(judge(reference_S.double().numpy(), samples_S.double().numpy(), rate_hz))
+
+
+def pesq_mos(samples_S: Tensor, reference_S: Tensor, rate_hz: int) -> float:
+    """Wide-band PESQ, a predicted opinion score of about 1 to 4.6. Needs `pip install pesq` and speech at 16 kHz.
+
+    Raises:
+        MissingExtra: pesq is not installed. ShapeError: sounds of unlike shapes, another rate.
+        UsageError: no utterance is found in one of them, or they are too short to judge.
+
+    Source: ITU-T P.862.2.
+    """
+    _check(samples_S.unsqueeze(0), reference_S.unsqueeze(0))
+    if rate_hz != 16_000:
+        raise ShapeError(f"wide-band PESQ is defined at 16000 Hz, got {rate_hz}; resample first")
+    judge = _import("pesq")
+    try:
+        return float(judge.pesq(rate_hz, reference_S.double().numpy(), samples_S.double().numpy(), "wb"))
+    except judge.PesqError as error:
+        raise UsageError(f"PESQ cannot judge this ({error}); give longer speech") from error
+
+
+def _import(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingExtra(f"this figure needs {package}: pip install {package}") from error
 
 
 def _check(samples_BS: Tensor, reference_BS: Tensor) -> None:
