@@ -72,6 +72,7 @@ def reproduce(
     from rich.console import Console
 
     from kinolex.errors import UsageError
+    from kinolex.training.claims import semantics
     from kinolex.training.claims.claim import claim_flops, minutes
     from kinolex.training.claims.lab import Lab
     from kinolex.training.claims.run import CLAIMS, claim_named
@@ -82,19 +83,26 @@ def reproduce(
     if list:
         for claim in CLAIMS.values():
             facts[claim.name] = _cost(claim_flops([claim], size), minutes) + f"; {claim.statement}"
-        facts["all"] = _cost(claim_flops([*CLAIMS.values()], size), minutes)
+        probes = semantics.probes_flops(semantics.scale_named(scale))
+        facts[semantics.NAME] = _cost(probes, minutes) + f"; {semantics.STATEMENT}"
+        facts["all"] = _cost(claim_flops([*CLAIMS.values()], size) + probes, minutes)
         show(facts, json)
         return
     if not name:
-        raise UsageError(f"name a claim ({', '.join(CLAIMS)}), or all; --list says what they are")
+        raise UsageError(f"name a claim ({', '.join([*CLAIMS, semantics.NAME])}), or all; --list says what they are")
     lab = Lab(size, out, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
-    for claim in CLAIMS.values() if name == "all" else [claim_named(name)]:
-        command = f"kinolex reproduce {claim.name} --scale {scale} --device {device}"
-        result = tested(claim, size, out, results, command=command, lab=lab, say=lab.say)
-        facts[claim.name] = result["verdict"]
+    names = [*CLAIMS, semantics.NAME] if name == "all" else [name]
+    for name in names:
+        command = f"kinolex reproduce {name} --scale {scale} --device {device}"
+        if name == semantics.NAME:
+            scaled = semantics.scale_named(scale)
+            result = semantics.reproduce_semantics(scaled, out, results, device=device, command=command, say=lab.say)
+        else:
+            result = tested(claim_named(name), size, out, results, command=command, lab=lab, say=lab.say)
+        facts[name] = result["verdict"]
         for one in result["findings"]:
             figures = f"{one['ratio']:.3g} ({one['low']:.3g} to {one['high']:.3g}), needed {one['needed']}"
-            facts[f"{claim.name}: {one['what']}"] = f"{figures}: {one['outcome']}"
+            facts[f"{name}: {one['what']}"] = f"{figures}: {one['outcome']}"
     show(facts | {"pages": str(results)}, json)
 
 
