@@ -52,6 +52,14 @@ def choose(logits_V: Tensor, choice: Choice, generator: torch.Generator) -> tupl
     return ids, log_probability_V.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
+def distribution(logits_V: Tensor, choice: Choice) -> Tensor:
+    """Probabilities [..., V], float32, by which `choose` draws: the likeliest id alone at temperature 0."""
+    kept_V = _keep_likely(torch.log_softmax(logits_V.float(), dim=-1), choice)
+    if choice.temperature == 0.0:
+        return torch.nn.functional.one_hot(kept_V.argmax(dim=-1), kept_V.shape[-1]).float()
+    return (kept_V / choice.temperature).softmax(dim=-1)
+
+
 def _keep_likely(log_probability_V: Tensor, choice: Choice) -> Tensor:
     kept_V = log_probability_V
     if choice.top_k is not None and choice.top_k < kept_V.shape[-1]:
