@@ -10,6 +10,7 @@ All are 64x64. Left and right are exchanged, before any tokenizer sees a clip, w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ class SetConfig:
 
     name: str
     train: int | None = None
-    """Of what there is, spread evenly; of worlds, how many are rendered. None takes all, of worlds TRAIN_WORLDS."""
+    """So many, of all classes alike; of worlds, how many are rendered. None takes all, of worlds TRAIN_WORLDS."""
     test: int | None = None
     """Likewise; of worlds TEST_WORLDS."""
 
@@ -128,7 +129,7 @@ def _worlds(config: SetConfig, _data: Path | None) -> LabelledSet:
 def _weizmann(config: SetConfig, data: Path | None) -> LabelledSet:
     name = "weizmann64"
     entries = {split: _entries(name, data, split, getattr(config, split)) for split in ("train", "test")}
-    classes = _classes(entries["train"])
+    classes = _classes(name, data)
 
     def part(split: str, stride: int) -> LabelledClips:
         cut, labels, items = [], [], []
@@ -147,7 +148,7 @@ def _weizmann(config: SetConfig, data: Path | None) -> LabelledSet:
 def _pictures(name: str, attribute: str, *, flips: bool) -> Callable[[SetConfig, Path | None], LabelledSet]:
     def make(config: SetConfig, data: Path | None) -> LabelledSet:
         entries = {split: _entries(name, data, split, getattr(config, split)) for split in ("train", "test")}
-        classes = _classes(entries["train"])
+        classes = _classes(name, data)
 
         def part(split: str) -> LabelledClips:
             images = np.stack([entry.load_array() for entry in entries[split]])
@@ -179,13 +180,18 @@ def _entries(name: str, data: Path | None, split: str, count: int | None) -> lis
         raise DataError(f"no set {name} below {data}; docs/data.md says where it comes from") from error
     if not entries or any(entry.label is None for entry in entries):
         raise DataError(f"{data / name} needs labelled entries of split {split}; its table names neither, or not all")
-    if count is None or count >= len(entries):
-        return entries
-    return [entries[number * len(entries) // count] for number in range(count)]
+    ranks, seen = [], Counter[str | None]()
+    for entry in entries:
+        ranks.append(seen[entry.label])
+        seen[entry.label] += 1
+    # The first of every class, the second of every class, and so on.
+    chosen = sorted(range(len(entries)), key=ranks.__getitem__)[:count]
+    return [entries[number] for number in sorted(chosen)]
 
 
-def _classes(entries: list[Entry]) -> tuple[str, ...]:
-    return tuple(sorted({str(entry.label) for entry in entries}))
+def _classes(name: str, data: Path | None) -> tuple[str, ...]:
+    """Of the whole training split, whatever part of it is used."""
+    return tuple(sorted({str(entry.label) for entry in _entries(name, data, "train", None)}))
 
 
 def _number(entry: Entry, classes: tuple[str, ...]) -> int:

@@ -210,7 +210,7 @@ def _ways(protocol: UnderstandingProtocol) -> list[tuple[str, str]]:
 
 
 def _made_of(tokenizer: VideoTokenizer, kind_input: str) -> list[Any]:
-    """What features depend on besides the clips: raw pixels too, on how patches are cut and who decodes the test."""
+    """What features depend on besides the clips: raw ones too, by how patches are cut and by who decodes the test."""
     return [tokenizer.fingerprint, kind_input]
 
 
@@ -239,7 +239,7 @@ def _run(
     )
     fit(probe, labelled, kind_input, protocol.fit, seed)
     row = {"kind": kind, "input": kind_input, "seed": seed, "said": _said(probe, test, kind_input)}
-    if kind_input == RAW and DECODED in protocol.inputs:
+    if kind_input == RAW:
         row["said_decoded"] = _said(probe, test, DECODED)
     return row | {"seconds": time.monotonic() - began, "threads": torch.get_num_threads()}
 
