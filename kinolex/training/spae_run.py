@@ -1,0 +1,221 @@
+"""Train SPAE: one loop, seeded, killed at any time and resumed to the same bits.
+
+    pictures --(seed, step)--> batch --Spae--> appearance + alpha * w * semantic --> weights and their average
+
+    w = appearance / semantic, without gradient: however large either is, the semantic term weighs alpha of the other
+
+Half of a batch is decoded from all layers, the other half from the first 1, 2, ... of them, so that every prefix
+decodes.
+
+Source: SPAE, Yu et al. 2023, arXiv 2306.17842; papers.md section 5.2.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kinolex.errors import CheckpointError, ConfigError
+from kinolex.layers.conv3d import channels_last
+from kinolex.metrics.perceptual import SqueezeNetFeatures
+from kinolex.models.frozen_lm import FrozenLM
+from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from, semantic_loss
+from kinolex.training.config import OptimizerConfig
+from kinolex.training.engine import stop_requests
+from kinolex.training.losses import PerceptualLoss, squeezenet_loss
+from kinolex.training.optimizer import Optimizers, gradient_norm_
+from kinolex.training.progress import Progress
+from kinolex.training.spae_data import Batch, PictureSet, imagenet_teacher
+from kinolex.training.state import Counters, load_state, save_state
+
+FEATURES, LABELS = "perceptual/squeezenet_v1_0_imagenet.safetensors", "perceptual/imagenet_labels.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpaeTrainConfig:
+    """A recipe for a word tokenizer of pictures."""
+
+    language_model: str
+    """Whose words and embeddings make the codebook: shipped name, folder or hub repository."""
+    layers: tuple[tuple[int, int, int], ...]
+    channels: tuple[int, ...]
+    down: tuple[tuple[int, int], ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    middle_blocks: int
+    fold: int = 4
+    norm_groups: int = 32
+    sets: tuple[tuple[str, float], ...]
+    """(sub-folder of the data folder or "worlds", share of a batch)."""
+    worlds: int
+    """How many are rendered."""
+    steps: int
+    batch: int
+    thresholds: tuple[float, ...] = (0.95, 0.6, 0.3)
+    """Score that a word needs in the first layers; as many layers are taught words."""
+    semantic: float = 0.5
+    """alpha."""
+    squared: float = 1.0
+    absolute: float = 1.0
+    perceptual: float = 0.3
+    perceptual_pictures: int = 8
+    commitment: float = 0.25
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.995)
+    )
+    save_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.worlds, self.steps, self.batch, self.save_every) < 1 or not self.sets:
+            raise ConfigError(f"worlds, steps, batch and save_every must be above 0 and sets not empty, got {self}")
+        if any(layer[0] != 1 for layer in self.layers) or any(time != 1 for time, _ in self.down):
+            raise ConfigError(f"recipes train on single pictures: layers and down need time 1, got {self.layers}")
+        falling = all(a >= b for a, b in zip(self.thresholds, self.thresholds[1:], strict=False))
+        if not falling or len(self.thresholds) > len(self.layers):
+            raise ConfigError(f"thresholds must not rise and are of layers: {self.thresholds}")
+
+    def network(self, lm: FrozenLM) -> SpaeConfig:
+        """The network's config, with the words of a language model."""
+        return SpaeConfig(
+            words=tuple(lm.decode([index])[1:] for index in lm.word_ids()),
+            language_model=lm.fingerprint,
+            dim=lm.embeddings_VD.shape[1],
+            layers=self.layers,
+            channels=self.channels,
+            down=self.down,
+            encoder_blocks=self.encoder_blocks,
+            decoder_blocks=self.decoder_blocks,
+            middle_blocks=self.middle_blocks,
+            fold=self.fold,
+            norm_groups=self.norm_groups,
+        )
+
+
+class SpaeTrainer:
+    """One run; `run` can be called again, also by another process, to go on.
+
+    Args:
+        data: folder of the sets; perceptual/ in it makes the teacher and the perceptual loss, without it words are
+            the told ones alone and appearance is pixels alone.
+
+    Raises:
+        MissingFile, DataError: a set is not there.
+        CheckpointError: the folder holds a run of another recipe or language model.
+    """
+
+    def __init__(self, config: SpaeTrainConfig, lm: FrozenLM, data: Path, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.model = channels_last(Spae(config.network(lm)))
+        self.model.quantizer.set_codebook(codebook_from(lm.embeddings_VD[lm.word_ids()]))
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
+        self.perceptual: PerceptualLoss | None = None
+        teacher = None
+        words = self.model.config.words
+        if (data / FEATURES).is_file():
+            network = SqueezeNetFeatures(data / FEATURES)
+            self.perceptual = squeezenet_loss(network)
+            teacher = imagenet_teacher(network, data / LABELS, words)
+        described = {name: value for name, value in asdict(config).items() if name != "save_every"}
+        facts = json.dumps([described, lm.fingerprint, teacher is not None], sort_keys=True)
+        digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        self.counters = Counters(config_hash=digest)
+        if self.state_path.is_file():
+            found = load_state(self.state_path, self._modules(), self._pair())
+            if found.config_hash != digest:
+                raise CheckpointError(
+                    f"{folder} holds a run of another recipe or language model; use another --out folder"
+                )
+            self.counters = found
+        side = self.model.config.pixels[1]
+        self.pictures = PictureSet(data, config.sets, words, side=side, worlds=config.worlds, teacher=teacher)
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def run(self, *, minutes: float | None = None) -> Spae:
+        """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
+        config, counters = self.config, self.counters
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        progress = Progress(self.folder, config.steps, counters.step, vocab_size=len(self.model.config.words))
+        with stop_requests() as stop:
+            while counters.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
+                batch = self.pictures.batch(config.seed, counters.step, config.batch)
+                figures, ids_B1 = self._step(batch, counters.step)
+                progress.step(counters.step, figures, ids_B1)
+                counters.step += 1
+                if counters.step % config.save_every == 0:
+                    self.save()
+            self.save()
+            progress.close()
+            if stop.is_set():
+                raise KeyboardInterrupt
+        return self.average
+
+    def save(self) -> None:
+        save_state(self.state_path, self._modules(), self._pair(), self.counters)
+
+    def _step(self, batch: Batch, step: int) -> tuple[dict[str, float], Tensor]:
+        """One update; figures, and the words of the first layer."""
+        config = self.config
+        dice = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        size, layers = len(batch.pixels_BCTHW), len(config.layers)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents_BDthw = self.model.encode(batch.pixels_BCTHW)
+        quantized = self.model.quantizer(latents_BDthw.float())
+        # The first half of the batch keeps all layers.
+        depth_B = torch.randint(0, max(1, layers - 1), (size,), generator=dice)
+        depth_B[: (size + 1) // 2] = layers - 1
+        all_LBDthw = torch.stack(quantized.prefixes_BDthw)
+        with torch.autocast("cpu", torch.bfloat16):
+            output_BCTHW = self.model.decode(all_LBDthw[depth_B, torch.arange(size)]).float()
+        error_BCTHW = output_BCTHW - batch.pixels_BCTHW
+        appearance = config.squared * error_BCTHW.square().mean() + config.absolute * error_BCTHW.abs().mean()
+        appearance = appearance + config.commitment * quantized.commitment
+        if self.perceptual is not None and config.perceptual:
+            few = slice(0, min(config.perceptual_pictures, size))
+            distance_B = self.perceptual(output_BCTHW[few, :, 0], batch.pixels_BCTHW[few, :, 0])
+            appearance = appearance + config.perceptual * distance_B.mean()
+        semantic = semantic_loss(self.model.quantizer, quantized.states_BLD, batch.scores_BV, config.thresholds, dice)
+        weight = (appearance / semantic.clamp(min=1e-6)).detach()
+        loss = appearance + config.semantic * weight * semantic
+        loss.backward()
+        norm = gradient_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        if math.isfinite(norm):
+            self.optimizers.step(step)
+        else:
+            self.counters.skipped += 1
+        self.model.zero_grad(set_to_none=True)
+        decay = min(config.optimizer.ema_decay, (1 + step) / (10 + step))
+        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            ours.lerp_(theirs.detach(), 1 - decay)
+        whole = float((error_BCTHW[: (size + 1) // 2] / 2).square().mean().detach())
+        top_B = quantized.ids[0].flatten(1)[:, 0]
+        taught_B = batch.scores_BV.amax(dim=1) > 0
+        told_B = batch.scores_BV[torch.arange(size), top_B] >= config.thresholds[0]
+        figures = {
+            "loss": float(appearance.detach()),
+            "semantic": float(semantic.detach()),
+            "commitment": float(quantized.commitment.detach()),
+            "psnr_db": -10 * math.log10(max(whole, 1e-9)),
+            "top_word_told": float((told_B & taught_B).sum() / taught_B.sum().clamp(min=1)),
+        }
+        return figures, quantized.ids[0]
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "average": self.average}
+
+    def _pair(self) -> dict[str, torch.optim.Optimizer]:
+        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
