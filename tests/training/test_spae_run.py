@@ -158,8 +158,8 @@ def test_training_by_recipe_resumes_to_the_same_bits(
     assert checkpoint.what_is(whole) == checkpoint.WORD_TOKENIZER
     with pytest.raises(UsageError, match="leave out device"):
         train_from_recipe(recipe, tmp_path, tmp_path / "gpu", device="cuda", init=tmp_path / "lm")
+    recipe.write_text(RECIPE.replace("batch=4", "batch=5"))
     with pytest.raises(CheckpointError, match="another recipe"):
-        recipe.write_text(RECIPE.replace("batch=4", "batch=5"))
         train_from_recipe(recipe, tmp_path, tmp_path / "whole", init=tmp_path / "lm")
 
 
