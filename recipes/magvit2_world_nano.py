@@ -29,12 +29,15 @@ def config() -> TrainConfig:
         data=(),
         stages=(
             StageConfig(
-                name="worlds", steps=2200, clip_frames=17, crop=64, batch_video=6, batch_image=0, perceptual_frames=2
+                name="bodies", steps=800, clip_frames=17, crop=32, batch_video=16, batch_image=0, perceptual_frames=2
+            ),
+            StageConfig(
+                name="worlds", steps=200, clip_frames=17, crop=64, batch_video=6, batch_image=0, perceptual_frames=2
             ),
         ),
         world_fraction=1.0,
         world_rates=(24, 12),
         init_what_fits=True,
-        losses=LossWeights(squared=1.0, perceptual=0.15),
+        losses=LossWeights(colourful=10.0, perceptual=0.2),
         optimizer=OptimizerConfig(muon_lr=0.02, adam_lr=1e-3),
     )

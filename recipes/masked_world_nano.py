@@ -7,20 +7,11 @@ hardware  two CPU cores with bfloat16 instructions
 
 from __future__ import annotations
 
-from kinolex.data.worlds.scene import ACTIONS, COLOURS, FLOORS, NUMBERS, SHAPES, SIZES
+from kinolex.data.worlds.labels import WORDS
 from kinolex.models.masked import PRESETS, MaskedConfig
 from kinolex.tasks.video import TASK_NAMES
 from kinolex.training.generator_run import GeneratorTrainConfig
 from kinolex.training.token_draws import DrawSource
-
-WORDS = (
-    *SIZES,
-    *COLOURS,
-    *SHAPES,
-    *(word for action in ACTIONS for word in (action, action + "s")),
-    *("once", "twice", *NUMBERS[3:]),
-    *FLOORS,
-)
 
 
 def config() -> GeneratorTrainConfig:

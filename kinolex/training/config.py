@@ -50,6 +50,8 @@ class LossWeights:
 
     absolute: float = 1.0
     squared: float = 0.0
+    colourful: float = 0.0
+    """Extra weight of pixel errors where the picture is colourful: small bodies on a grey ground are what it shows."""
     perceptual: float = 0.1
     commitment: float = 0.25
     codebook: float = 1.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -41,6 +42,8 @@ def reconstruction_terms(
 ) -> dict[str, Tensor]:
     """Weighted pixel and perceptual terms, float32."""
     error_BCTHW = output_BCTHW.float() - pixels_BCTHW
+    if weights.colourful:
+        error_BCTHW = error_BCTHW * (1.0 + weights.colourful * _colour_B1THW(pixels_BCTHW))
     terms = {}
     if weights.absolute:
         terms["absolute"] = weights.absolute * error_BCTHW.abs().mean()
@@ -66,6 +69,12 @@ def quantizer_terms(losses: dict[str, Tensor], weights: LossWeights, step: int) 
     if "rate" in losses:
         terms["rate"] = weights.rate * losses["rate"]
     return terms
+
+
+def _colour_B1THW(pixels_BCTHW: Tensor) -> Tensor:
+    """How far the channels of a pixel or its neighbours lie apart, 0 to 1: edges of a body count as it does."""
+    apart_B1THW = (pixels_BCTHW.amax(dim=1, keepdim=True) - pixels_BCTHW.amin(dim=1, keepdim=True)) / 2
+    return F.max_pool3d(apart_B1THW, (1, 5, 5), stride=1, padding=(0, 2, 2))
 
 
 def _frame_choice(pixels_BCTHW: Tensor, number: int, generator: torch.Generator) -> Tensor:

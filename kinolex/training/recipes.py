@@ -2,6 +2,7 @@
 
 recipe.py: config() -> TrainConfig        data folder/NAME for every name in config.data -> packs -> Trainer -> weights
                     -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
+                    -> MultimodalTrainConfig        worlds -> tokens -> MultimodalTrainer -> weights
                     -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
                     -> ClipFeaturesTrainConfig                     worlds -> ClipFeaturesTrainer -> weights
                     -> ProbeTrainConfig           labelled clips -> tokens -> ProbeTrainer -> weights
@@ -29,10 +30,12 @@ from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
 from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.quantizers.base import world_size
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.training.clip_features_run import ClipFeaturesTrainConfig, ClipFeaturesTrainer
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
 from kinolex.training.generator_run import GeneratorTrainConfig, GeneratorTrainer
+from kinolex.training.multimodal_run import MultimodalTrainConfig, MultimodalTrainer
 from kinolex.training.prior_run import PriorTrainConfig, PriorTrainer, save_with_prior
 from kinolex.training.probe_run import ProbeTrainConfig, ProbeTrainer
 from kinolex.training.processes import joined, rank, wait_for_all
@@ -47,6 +50,7 @@ Recipe = (
     TrainConfig
     | PriorTrainConfig
     | GeneratorTrainConfig
+    | MultimodalTrainConfig
     | ClipFeaturesTrainConfig
     | SoundTrainConfig
     | ProbeTrainConfig
@@ -74,7 +78,8 @@ def load_recipe(path: str | Path) -> Recipe:
         raise UsageError(
             f"{path} must define config() returning a kinolex.training.config.TrainConfig, for the prior of a codec "
             "a kinolex.training.prior_run.PriorTrainConfig, for a generator a "
-            "kinolex.training.generator_run.GeneratorTrainConfig, for clip features a "
+            "kinolex.training.generator_run.GeneratorTrainConfig, for one of several modalities a "
+            "kinolex.training.multimodal_run.MultimodalTrainConfig, for clip features a "
             "kinolex.training.clip_features_run.ClipFeaturesTrainConfig, for a sound tokenizer a "
             "kinolex.training.sound_run.SoundTrainConfig, for a probe a kinolex.training.probe_run.ProbeTrainConfig"
         )
@@ -190,6 +195,10 @@ def train_from_recipe(
         return _train_prior(config, data, out, minutes, device, cache, init, render_world)
     if isinstance(config, GeneratorTrainConfig):
         return _train_generator(config, data, out, minutes, device, cache, init, Path(recipe).name)
+    if isinstance(config, MultimodalTrainConfig):
+        if init is not None or world_size() > 1:
+            raise UsageError("a multimodal generator trains from scratch, in one process; leave out init")
+        return _train_multimodal(config, out, minutes, device, Path(recipe).name)
     if isinstance(config, ClipFeaturesTrainConfig):
         if device != "cpu" or init is not None or world_size() > 1:
             raise UsageError("clip features train from scratch, on the CPU, in one process; leave out device and init")
@@ -268,6 +277,18 @@ def _train_generator(
     trainer.run(minutes=minutes)
     done = f"{trainer.counters.step} of {config.steps}"
     card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
+    checkpoint.save(out / "weights", trainer.average, card=card)
+    return out / "weights"
+
+
+def _train_multimodal(config: MultimodalTrainConfig, out: Path, minutes: float | None, device: str, name: str) -> Path:
+    video, sound = hub.load(config.video_tokenizer), hub.load(config.sound_tokenizer)
+    assert isinstance(sound, SoundTokenizer)
+    trainer = MultimodalTrainer(config, video, sound, out, device=device)
+    trainer.run(minutes=minutes)
+    done = f"{trainer.counters.step} of {config.steps}"
+    tokenizers = f"{config.video_tokenizer} and {config.sound_tokenizer}"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {tokenizers}.\n"
     checkpoint.save(out / "weights", trainer.average, card=card)
     return out / "weights"
 

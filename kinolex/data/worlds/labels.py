@@ -17,6 +17,8 @@ from kinolex.data.worlds.scene import (
     ACTIONS,
     BACKDROPS,
     COLOURS,
+    FLOORS,
+    NUMBERS,
     SHAPES,
     SIZES,
     Body,
@@ -36,6 +38,15 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "backdrop": BACKDROPS,
 }
 """Attributes and their values, in the order of class numbers."""
+WORDS = (
+    *SIZES,
+    *COLOURS,
+    *SHAPES,
+    *(word for action in ACTIONS for word in (action, action + "s")),
+    *("once", "twice", *NUMBERS[3:]),
+    *FLOORS,
+)
+"""What captions are made of, but for articles and the like: kinolex.tasks.words.SKIPPED."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

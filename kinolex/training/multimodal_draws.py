@@ -1,0 +1,173 @@
+"""What the multimodal generator learns from: clips with sound and caption as tokens, made once and kept.
+
+    worlds --render--> picture, sound, caption --tokenizers--> video ids [t, h, w], sound codes [Q, t], word ids
+                          |--a drawn part hidden, encode--> masked ids        --flow and edges, encode--> structure ids
+
+Shards are drawn by several processes; a shard is a function of (plan, source, number) and is written whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kinolex import hub
+from kinolex.data import worlds
+from kinolex.errors import CheckpointError, ConfigError
+from kinolex.tasks.base import pose
+from kinolex.tasks.structure import structure_clip
+from kinolex.tasks.video import TASKS
+from kinolex.tasks.words import word_ids
+from kinolex.tokenizers.sound import SoundTokenizer
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.types import Clip
+
+SHARD = 200
+"""Clips per file."""
+HIDES = ("inpaint-central", "inpaint-dynamic", "outpaint-central", "outpaint-vertical", "outpaint-horizontal")
+"""Ways in which a part of a clip is hidden; one is drawn per clip."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaterialSource:
+    """Worlds of one kind and size."""
+
+    name: str
+    clips: int
+    frames: int = 17
+    side: int = 64
+    fps: int = 12
+    max_bodies: int = 2
+    share: float = 1.0
+    """How often a step draws from it."""
+
+    def __post_init__(self) -> None:
+        if min(self.clips, self.frames, self.fps, self.max_bodies) < 1 or self.side < 16 or not self.share > 0:
+            raise ConfigError(f"a source needs clips, frames, a rate, a share and side >= 16, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class MaterialPlan:
+    """All that a shard depends on besides its source."""
+
+    video_tokenizer: str
+    sound_tokenizer: str
+    sound_levels: int
+    words: tuple[str, ...]
+    text_length: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """One clip; ids of the tokenizers, words of the closed list counted from 0."""
+
+    text_P: Tensor
+    video_thw: Tensor
+    sound_Qt: Tensor
+    masked_thw: Tensor
+    hidden_by: str
+    """One of HIDES."""
+    structure_thw: Tensor
+
+
+def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Path) -> None:
+    """Write shard `number` of a source."""
+    torch.set_num_threads(1)
+    video, sound = hub.load(plan.video_tokenizer), hub.load(plan.sound_tokenizer)
+    assert isinstance(video, VideoTokenizer) and isinstance(sound, SoundTokenizer)
+    tensors: dict[str, Tensor] = {}
+    for index in range(SHARD):
+        dice = np.random.default_rng([plan.seed, number, index, *source.name.encode()])
+        config = worlds.WorldConfig(
+            frames=source.frames,
+            height=source.side,
+            width=source.side,
+            fps=Fraction(source.fps),
+            max_bodies=int(dice.integers(1, source.max_bodies + 1)),
+        )
+        world = worlds.render(int(dice.integers(2**31)), config)
+        assert world.clip.sound is not None
+        clip = Clip(world.clip.frames_TCHW, world.clip.fps)
+        hide = int(dice.integers(len(HIDES)))
+        masked = pose(TASKS[HIDES[hide]], clip, video.encode, video.pixels_per_token)
+        sound_Qthw = sound.encode(world.clip.sound, plan.sound_levels).ids_Qthw
+        for name, ids in (
+            ("text", word_ids(world.caption, plan.words, plan.text_length)),
+            ("video", video.encode(clip).ids_Qthw[0]),
+            ("sound", sound_Qthw[:, :, 0, 0]),
+            ("masked", masked.condition_thw),
+            ("hide", torch.tensor([hide])),
+            ("structure", video.encode(structure_clip(clip)).ids_Qthw[0]),
+        ):
+            tensors[f"{index}.{name}"] = ids.to(torch.int32).contiguous()
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    save_file(tensors, temporary)
+    os.replace(temporary, path)
+
+
+def draw(plan: MaterialPlan, source: MaterialSource, folder: Path, *, workers: int | None = None) -> list[Drawn]:
+    """All clips of a source; shards that are there already are read.
+
+    Args:
+        folder: where shards are kept.
+        workers: processes; one per core if None.
+
+    Raises:
+        CheckpointError: a shard is damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = shard_paths(plan, source, folder)
+    todo = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+    if todo:
+        # Forked children of a process whose OpenMP threads have run would hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo)), context) as pool:
+            jobs = [pool.submit(draw_shard, plan, source, number, path) for number, path in todo]
+            described = f"tokens of {source.name}, {SHARD} clips each"
+            try:
+                for job in track(as_completed(jobs), described, total=len(jobs), console=Console(stderr=True)):
+                    job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return [clip for path in paths for clip in _read(path)][: source.clips]
+
+
+def shard_paths(plan: MaterialPlan, source: MaterialSource, folder: Path) -> list[Path]:
+    """Files of a source's clips; their names depend on all that the clips depend on."""
+    decides = {name: value for name, value in asdict(source).items() if name not in ("clips", "share")}
+    text = json.dumps([asdict(plan), decides], sort_keys=True)
+    start = f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return [folder / f"{start}-{number:04d}.safetensors" for number in range(-(-source.clips // SHARD))]
+
+
+def _read(path: Path) -> list[Drawn]:
+    try:
+        tensors = {name: ids.long() for name, ids in load_file(path).items()}
+        clips = []
+        for index in range(SHARD):
+            text_P, video_thw, sound_Qt, masked_thw, structure_thw = (
+                tensors[f"{index}.{name}"] for name in ("text", "video", "sound", "masked", "structure")
+            )
+            # Words are counted from 1 there, and 0 is nothing said.
+            text_P = text_P[text_P > 0] - 1
+            hide = HIDES[int(tensors[f"{index}.hide"])]
+            clips.append(Drawn(text_P, video_thw, sound_Qt, masked_thw, hide, structure_thw))
+    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); delete it to draw it anew") from error
+    return clips

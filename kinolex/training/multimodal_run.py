@@ -1,0 +1,274 @@
+"""Train the multimodal generator: one task a step, so every batch is sequences of one layout and nothing is padded.
+
+    Drawn --material--> compose(task) --> sequences of one layout --> MultimodalTransformer --> loss on what is made
+
+How many sequences a step takes follows from their length: short ones (pictures, descriptions) come in larger batches,
+so that steps cost alike. Stages say how often each task is posed: pictures first, then clips, then a fine-tuning mix.
+
+Source: VideoPoet, arXiv 2312.14125, section 4 (alternating gradient descent; image-heavy, then video-heavy).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kinolex import checkpoint
+from kinolex.errors import CheckpointError, ConfigError
+from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
+from kinolex.sequences import Layout
+from kinolex.tasks.multimodal import TASKS, Material, Modality, MultimodalTask, compose
+from kinolex.tokenizers.sound import SoundTokenizer
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.training.config import OptimizerConfig
+from kinolex.training.engine import stop_requests
+from kinolex.training.multimodal_draws import Drawn, MaterialPlan, MaterialSource, draw
+from kinolex.training.multimodal_losses import multimodal_loss
+from kinolex.training.optimizer import Optimizers, gradient_norm_
+from kinolex.training.progress import Progress
+from kinolex.training.state import Counters, load_state, save_state
+
+HIDDEN_BY = {"inpainting": "inpaint", "outpainting": "outpaint"}
+"""How the names of the ways to hide begin that belong to a task."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixStage:
+    """A stretch of steps with one mix of tasks."""
+
+    name: str
+    steps: int
+    shares: tuple[tuple[str, float], ...]
+    """How often each task is posed."""
+
+    def __post_init__(self) -> None:
+        unknown = {name for name, _ in self.shares} - TASKS.keys()
+        shares = [share for _, share in self.shares]
+        if self.steps < 1 or unknown or min(shares, default=0) < 0 or not 0 < sum(shares) < math.inf:
+            raise ConfigError(
+                f"stage {self.name} needs steps and shares of tasks among {', '.join(TASKS)}; got {self.steps} steps "
+                f"and {self.shares}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultimodalTrainConfig:
+    """A recipe for a multimodal generator."""
+
+    video_tokenizer: str
+    """Shipped names, folders or hub repositories; every process that draws tokens loads them."""
+    sound_tokenizer: str
+    network: MultimodalConfig
+    """Its fingerprints are filled in by the trainer."""
+    sources: tuple[MaterialSource, ...]
+    stages: tuple[MixStage, ...]
+    batch_tokens: int
+    """Of a step, about: sequences times their length."""
+    text_dropout: float = 0.1
+    """Share of the steps in which a text that could be said is left out, for guidance."""
+    given_dropout: float = 0.1
+    """Share of the steps in which sound that a task can do without is left out."""
+    label_smoothing: float = 1e-4
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.998, warmup_steps=100)
+    )
+    save_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sources or not self.stages or self.batch_tokens < 1:
+            raise ConfigError("a multimodal generator needs sources, stages and batch_tokens of at least 1")
+        if not (0 <= self.text_dropout < 1 and 0 <= self.given_dropout < 1):
+            raise ConfigError(f"dropouts are shares below 1, got {self.text_dropout} and {self.given_dropout}")
+        if not self.network.words:
+            raise ConfigError("captions of worlds are made of a closed list of words; give the network its words")
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Collections that it draws from: none, worlds are rendered."""
+        return ()
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> MixStage:
+        """The stage that a step, counted from 0 over all stages, belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
+
+class MultimodalTrainer:
+    """One run; `run` can be called again, also by another process, to go on.
+
+    Args:
+        config: the whole recipe.
+        video, sound: the tokenizers that config names.
+        folder: tokens, state and log.
+        drawn: clips by source, where they are not to be drawn below folder.
+
+    Raises:
+        CheckpointError: the folder holds a run of another recipe or tokenizer.
+        ConfigError: a vocabulary that is not that of the tokenizers.
+    """
+
+    def __init__(
+        self,
+        config: MultimodalTrainConfig,
+        video: VideoTokenizer,
+        sound: SoundTokenizer,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        drawn: dict[str, list[Drawn]] | None = None,
+    ) -> None:
+        self.config, self.folder, self.device, self.drawn = config, folder, torch.device(device), drawn
+        vocabulary = config.network.vocabulary
+        if vocabulary.video_size != video.vocab_size or vocabulary.sound_codes != sound.vocab_size:
+            raise ConfigError(
+                f"the recipe's vocabulary has {vocabulary.video_size} video ids and {vocabulary.sound_codes} codes of "
+                f"sound, its tokenizers have {video.vocab_size} and {sound.vocab_size}"
+            )
+        if vocabulary.sound_levels > sound.num_levels:
+            raise ConfigError(f"{config.sound_tokenizer} has {sound.num_levels} levels, not {vocabulary.sound_levels}")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.network = replace(config.network, video_tokenizer=video.fingerprint, sound_tokenizer=sound.fingerprint)
+        self.plan = MaterialPlan(
+            config.video_tokenizer,
+            config.sound_tokenizer,
+            vocabulary.sound_levels,
+            self.network.words,
+            self.network.text_length,
+            config.seed,
+        )
+        fields = asdict(config)
+        fields.pop("save_every")
+        text = json.dumps([fields, video.fingerprint, sound.fingerprint], sort_keys=True)
+        self.counters = Counters(config_hash=hashlib.sha256(text.encode()).hexdigest()[:16])
+        torch.manual_seed(config.seed)
+        self.model = MultimodalTransformer(self.network).to(self.device)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
+        if self.state_path.exists():
+            found = load_state(self.state_path, self._modules(), self._pair())
+            if found.config_hash != self.counters.config_hash:
+                raise CheckpointError(f"{folder} holds a run of another recipe or tokenizer; use another --out")
+            self.counters = found
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def run(self, *, minutes: float | None = None) -> MultimodalTransformer:
+        """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        tokens = self.folder / "tokens" / f"{self.network.video_tokenizer[:8]}-{self.network.sound_tokenizer[:8]}"
+        drawn = self.drawn or {source.name: draw(self.plan, source, tokens) for source in self.config.sources}
+        total = self.config.steps
+        progress = Progress(self.folder, total, self.counters.step, vocab_size=self.network.vocabulary.size)
+        with stop_requests() as stop:
+            while self.counters.step < total and not stop.is_set() and time.monotonic() < deadline:
+                progress.step(self.counters.step, self._step(self.counters.step, drawn), None)
+                self.counters.step += 1
+                if self.counters.step % self.config.save_every == 0:
+                    self.save()
+            self.save()
+            progress.close()
+            if stop.is_set():
+                raise KeyboardInterrupt
+        return self.average
+
+    def save(self) -> None:
+        """Write the state; the file is replaced whole."""
+        save_state(self.state_path, self._modules(), self._pair(), self.counters)
+
+    def save_weights(self, target: Path, card: str) -> str:
+        """A checkpoint of the average; returns its fingerprint."""
+        return checkpoint.save(target, self.average, card=card)
+
+    def batch(self, step: int, drawn: dict[str, list[Drawn]]) -> tuple[MultimodalTask, Layout, Tensor]:
+        """The sequences of a step: a function of the step and the clips alone.
+
+        Returns:
+            The task, the layout that all share, and ids_BL.
+        """
+        config = self.config
+        dice = np.random.default_rng([config.seed, step])
+        shares = np.array([source.share for source in config.sources])
+        source = config.sources[int(dice.choice(len(shares), p=shares / shares.sum()))]
+        names, often = zip(*config.stage_at(step).shares, strict=True)
+        task = TASKS[names[int(dice.choice(len(names), p=np.array(often) / sum(often)))]]
+        clips = [clip for clip in drawn[source.name] if clip.hidden_by.startswith(HIDDEN_BY.get(task.name, ""))]
+        drop = self._dropped(task, dice)
+        latents, frames = clips[0].video_thw.shape[0], clips[0].sound_Qt.shape[1]
+        given = int(dice.integers(2, latents)) if task.name == "future-prediction" and latents > 2 else 1
+        # Sound up to the time of the pictures that are given.
+        heard = max(1, min(frames - 1, round(given * frames / latents))) if frames > 1 else 1
+        sequences, length = [], 0
+        while not sequences or (len(sequences) + 1) * length <= config.batch_tokens:
+            clip = clips[int(dice.integers(len(clips)))]
+            material = Material(
+                text_P=clip.text_P,
+                video_thw=clip.video_thw,
+                masked_thw=clip.masked_thw,
+                structure_thw=clip.structure_thw,
+                sound_Qt=clip.sound_Qt,
+                given_latents=given,
+                given_sound=heard,
+            )
+            sequence = compose(task, material, self.network.vocabulary, text_length=self.network.text_length, drop=drop)
+            sequences.append(sequence)
+            length = sequence.layout.length
+        assert all(sequence.layout == sequences[0].layout for sequence in sequences)
+        return task, sequences[0].layout, torch.stack([sequence.ids_L for sequence in sequences])
+
+    def _dropped(self, task: MultimodalTask, dice: np.random.Generator) -> Collection[Modality]:
+        """What is left unsaid or unheard in a step; what a task cannot do without stays where nothing else is given."""
+        drop: set[Modality] = set()
+        if "text" in task.given and dice.random() < self.config.text_dropout:
+            drop.add("text")
+        if "sound" in task.optional and dice.random() < self.config.given_dropout:
+            drop.add("sound")
+        return drop
+
+    def _step(self, step: int, drawn: dict[str, list[Drawn]]) -> dict[str, float]:
+        """One update; returns figures for the log."""
+        task, layout, ids_BL = self.batch(step, drawn)
+        self.model.train()
+        torch.manual_seed(self.config.seed * 1_000_003 + step)
+        smoothing = self.config.label_smoothing
+        loss, figures = multimodal_loss(self.model, layout, ids_BL.to(self.device), label_smoothing=smoothing)
+        loss.backward()
+        figures["bits_per_position"] = figures["loss"] / math.log(2)
+        figures[f"bits {task.name}"] = figures["bits_per_position"]
+        figures["sequences"] = float(len(ids_BL))
+        figures["gradient_norm"] = gradient_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        if math.isfinite(figures["gradient_norm"]):
+            self.optimizers.step(step)
+        else:
+            self.counters.skipped += 1
+        self.model.zero_grad(set_to_none=True)
+        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                ours.lerp_(theirs, 1 - decay)
+        return figures
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "average": self.average}
+
+    def _pair(self) -> dict[str, torch.optim.Optimizer]:
+        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
