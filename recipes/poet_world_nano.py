@@ -53,7 +53,7 @@ def config() -> MultimodalTrainConfig:
         video_tokenizer="magvit2-world-nano",
         sound_tokenizer="sound-nano",
         network=network,
-        sources=(MaterialSource(name="worlds-64", clips=8000),),
+        sources=(MaterialSource(name="worlds-64", clips=4000),),
         stages=(
             MixStage(name="pictures first", steps=600, shares=STILL_FIRST),
             MixStage(name="all tasks", steps=2800, shares=ALL),

@@ -32,8 +32,6 @@ from kinolex.tasks.base import pose
 from kinolex.tasks.structure import structure_clip
 from kinolex.tasks.video import TASKS
 from kinolex.tasks.words import word_ids
-from kinolex.tokenizers.sound import SoundTokenizer
-from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip
 
 SHARD = 200
@@ -52,11 +50,17 @@ class MaterialSource:
     side: int = 64
     fps: int = 12
     max_bodies: int = 2
+    extras_every: int = 3
+    """Of so many clips one is encoded with a part hidden, and as its structure, too."""
     share: float = 1.0
     """How often a step draws from it."""
 
     def __post_init__(self) -> None:
-        if min(self.clips, self.frames, self.fps, self.max_bodies) < 1 or self.side < 16 or not self.share > 0:
+        if (
+            min(self.clips, self.frames, self.fps, self.max_bodies, self.extras_every) < 1
+            or self.side < 16
+            or not self.share > 0
+        ):
             raise ConfigError(f"a source needs clips, frames, a rate, a share and side >= 16, got {self}")
 
 
@@ -79,17 +83,16 @@ class Drawn:
     text_P: Tensor
     video_thw: Tensor
     sound_Qt: Tensor
-    masked_thw: Tensor
-    hidden_by: str
-    """One of HIDES."""
-    structure_thw: Tensor
+    masked_thw: Tensor | None = None
+    hidden_by: str = ""
+    """One of HIDES, or nothing."""
+    structure_thw: Tensor | None = None
 
 
 def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Path) -> None:
     """Write shard `number` of a source."""
     torch.set_num_threads(1)
-    video, sound = hub.load(plan.video_tokenizer), hub.load(plan.sound_tokenizer)
-    assert isinstance(video, VideoTokenizer) and isinstance(sound, SoundTokenizer)
+    video, sound = hub.load(plan.video_tokenizer), hub.load_sound(plan.sound_tokenizer)
     tensors: dict[str, Tensor] = {}
     for index in range(SHARD):
         dice = np.random.default_rng([plan.seed, number, index, *source.name.encode()])
@@ -103,18 +106,18 @@ def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Pa
         world = worlds.render(int(dice.integers(2**31)), config)
         assert world.clip.sound is not None
         clip = Clip(world.clip.frames_TCHW, world.clip.fps)
-        hide = int(dice.integers(len(HIDES)))
-        masked = pose(TASKS[HIDES[hide]], clip, video.encode, video.pixels_per_token)
         sound_Qthw = sound.encode(world.clip.sound, plan.sound_levels).ids_Qthw
-        for name, ids in (
-            ("text", word_ids(world.caption, plan.words, plan.text_length)),
-            ("video", video.encode(clip).ids_Qthw[0]),
-            ("sound", sound_Qthw[:, :, 0, 0]),
-            ("masked", masked.condition_thw),
-            ("hide", torch.tensor([hide])),
-            ("structure", video.encode(structure_clip(clip)).ids_Qthw[0]),
-        ):
-            tensors[f"{index}.{name}"] = ids.to(torch.int32).contiguous()
+        made = {
+            "text": word_ids(world.caption, plan.words, plan.text_length),
+            "video": video.encode(clip).ids_Qthw[0],
+            "sound": sound_Qthw[:, :, 0, 0],
+        }
+        if index % source.extras_every == 0:
+            hide = int(dice.integers(len(HIDES)))
+            masked = pose(TASKS[HIDES[hide]], clip, video.encode, video.pixels_per_token)
+            made |= {"masked": masked.condition_thw, "hide": torch.tensor([hide])}
+            made["structure"] = video.encode(structure_clip(clip)).ids_Qthw[0]
+        tensors |= {f"{index}.{name}": ids.to(torch.int32).contiguous() for name, ids in made.items()}
     temporary = path.with_suffix(f".{os.getpid()}.part")
     save_file(tensors, temporary)
     os.replace(temporary, path)
@@ -161,13 +164,11 @@ def _read(path: Path) -> list[Drawn]:
         tensors = {name: ids.long() for name, ids in load_file(path).items()}
         clips = []
         for index in range(SHARD):
-            text_P, video_thw, sound_Qt, masked_thw, structure_thw = (
-                tensors[f"{index}.{name}"] for name in ("text", "video", "sound", "masked", "structure")
-            )
+            text_P, video_thw, sound_Qt = (tensors[f"{index}.{name}"] for name in ("text", "video", "sound"))
+            masked_thw, structure_thw = (tensors.get(f"{index}.{name}") for name in ("masked", "structure"))
+            hide = "" if masked_thw is None else HIDES[int(tensors[f"{index}.hide"])]
             # Words are counted from 1 there, and 0 is nothing said.
-            text_P = text_P[text_P > 0] - 1
-            hide = HIDES[int(tensors[f"{index}.hide"])]
-            clips.append(Drawn(text_P, video_thw, sound_Qt, masked_thw, hide, structure_thw))
+            clips.append(Drawn(text_P[text_P > 0] - 1, video_thw, sound_Qt, masked_thw, hide, structure_thw))
     except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); delete it to draw it anew") from error
     return clips

@@ -111,6 +111,12 @@ class MultimodalTrainConfig:
         return self.stages[-1]
 
 
+def _serves(clip: Drawn, task: MultimodalTask) -> bool:
+    if task.name in HIDDEN_BY:
+        return clip.hidden_by.startswith(HIDDEN_BY[task.name])
+    return "structure-clip" not in task.given or clip.structure_thw is not None
+
+
 class MultimodalTrainer:
     """One run; `run` can be called again, also by another process, to go on.
 
@@ -211,7 +217,9 @@ class MultimodalTrainer:
         source = config.sources[int(dice.choice(len(shares), p=shares / shares.sum()))]
         names, often = zip(*config.stage_at(step).shares, strict=True)
         task = TASKS[names[int(dice.choice(len(names), p=np.array(often) / sum(often)))]]
-        clips = [clip for clip in drawn[source.name] if clip.hidden_by.startswith(HIDDEN_BY.get(task.name, ""))]
+        clips = [clip for clip in drawn[source.name] if _serves(clip, task)]
+        if not clips:
+            raise ConfigError(f"no clip of {source.name} was drawn for {task.name}; draw more, or extras more often")
         drop = self._dropped(task, dice)
         latents, frames = clips[0].video_thw.shape[0], clips[0].sound_Qt.shape[1]
         given = int(dice.integers(2, latents)) if task.name == "future-prediction" and latents > 2 else 1

@@ -30,7 +30,6 @@ from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
 from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.quantizers.base import world_size
-from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.training.clip_features_run import ClipFeaturesTrainConfig, ClipFeaturesTrainer
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
@@ -282,8 +281,7 @@ def _train_generator(
 
 
 def _train_multimodal(config: MultimodalTrainConfig, out: Path, minutes: float | None, device: str, name: str) -> Path:
-    video, sound = hub.load(config.video_tokenizer), hub.load(config.sound_tokenizer)
-    assert isinstance(sound, SoundTokenizer)
+    video, sound = hub.load(config.video_tokenizer), hub.load_sound(config.sound_tokenizer)
     trainer = MultimodalTrainer(config, video, sound, out, device=device)
     trainer.run(minutes=minutes)
     done = f"{trainer.counters.step} of {config.steps}"

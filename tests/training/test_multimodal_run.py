@@ -53,7 +53,7 @@ CONFIG = MultimodalTrainConfig(
     video_tokenizer="video",
     sound_tokenizer="sound",
     network=NETWORK,
-    sources=(MaterialSource(name="worlds-16", clips=3, frames=9, side=16),),
+    sources=(MaterialSource(name="worlds-16", clips=3, frames=9, side=16, extras_every=2),),
     stages=(MixStage(name="all", steps=12, shares=EVERY_TASK),),
     batch_tokens=300,
     save_every=4,
@@ -120,7 +120,7 @@ def test_a_part_is_hidden_as_the_task_says(
         shares = ((name, 1.0),)
         config = replace(CONFIG, stages=(MixStage(name="one", steps=4, shares=shares),), text_dropout=0.0)
         run = trainer(tmp_path / name, tiny_tokenizer, sound_tokenizer, config)
-        others = [replace(clip, masked_thw=torch.zeros_like(clip.masked_thw)) for clip in some_clips()]
+        others = [replace(clip, masked_thw=torch.zeros_like(clip.video_thw)) for clip in some_clips()]
         mixed = [
             clip if clip.hidden_by.startswith(prefix) else other
             for clip, other in zip(some_clips(), others, strict=True)
@@ -205,8 +205,10 @@ def test_clips_are_drawn_once_and_are_the_tokens_of_their_worlds(
     clips = draw(plan, source, tmp_path)
 
     assert path.read_bytes() == written and len(clips) == 3
-    for clip in clips:
-        assert clip.video_thw.shape == clip.masked_thw.shape == clip.structure_thw.shape == (3, 2, 2)
+    for index, clip in enumerate(clips):
+        assert clip.video_thw.shape == (3, 2, 2)
+        extras = [clip.masked_thw, clip.structure_thw]
+        assert all(ids is None if index % 2 else ids is not None and ids.shape == (3, 2, 2) for ids in extras)
         assert clip.sound_Qt.shape == (2, math.ceil(9 / 12 * 50))
         assert 3 <= len(clip.text_P) <= 12 and int(clip.text_P.max()) < len(WORDS)
     video, sound = hub.load(tmp_path / "video"), hub.load_sound(tmp_path / "sound")
@@ -215,7 +217,7 @@ def test_clips_are_drawn_once_and_are_the_tokens_of_their_worlds(
         video_tokenizer=str(tmp_path / "video"),
         sound_tokenizer=str(tmp_path / "sound"),
         network=replace(NETWORK, sound_frames=38),
-        stages=(MixStage(name="all", steps=3, shares=EVERY_TASK),),
+        stages=(MixStage(name="all", steps=3, shares=(("text-to-both", 1.0), ("stylisation", 1.0))),),
     )
     run = MultimodalTrainer(config, video, sound, tmp_path / "run", drawn={"worlds-16": clips})
     run.run()
