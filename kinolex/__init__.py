@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kinolex.hub import load, push
     from kinolex.media import read, write
     from kinolex.types import Clip, Extent, Sound, Tokens
+    from kinolex.understanding import classify
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "Tokens",
     "Wish",
     "__version__",
+    "classify",
     "compress",
     "decompress",
     "decompress_tokens",
@@ -54,6 +56,7 @@ _HOMES = {
     "Sound": "kinolex.types",
     "Tokens": "kinolex.types",
     "Wish": "kinolex.generation",
+    "classify": "kinolex.understanding",
     "compress": "kinolex.compression",
     "decompress": "kinolex.compression",
     "decompress_tokens": "kinolex.compression",

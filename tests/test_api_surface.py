@@ -41,6 +41,7 @@ def test_the_front_door_has_exactly_these_names() -> None:
         "Tokens",
         "Wish",
         "__version__",
+        "classify",
         "compress",
         "decompress",
         "decompress_tokens",

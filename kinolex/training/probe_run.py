@@ -266,8 +266,8 @@ class ProbeTrainer:
         )
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"probe": self.probe}
-        return modules if self.hiding is None else modules | {"hiding": self.hiding}
+        # The reader of hidden tokens holds the probe; a file holds every tensor once.
+        return {"probe": self.probe} if self.hiding is None else {"hiding": self.hiding}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {name: fitting.adam for name, fitting in self.fittings.items()}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinolex.errors import UsageError
+from kinolex.layers.conv3d import StreamCache
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, LookupFreeQuantizer
 from kinolex.tokenizers.video import WINDOW_FRAMES, VideoTokenizer
 
@@ -42,10 +43,9 @@ def grid_of(tokenizer: VideoTokenizer, frames: int, side: int) -> tuple[int, int
 def encode_many(
     tokenizer: VideoTokenizer, frames_NTHWC: NDArray[np.uint8], on_clips: OnClips = lambda _done, _total: None
 ) -> Tensor:
-    """Ids [N, Q, t, h, w] of clips of one length, many at once, each seen whole.
+    """Ids [N, Q, t, h, w] of clips of one length, many at once: those of `encode`, by the same blocks.
 
-    The last frame is repeated up to whole tokens. Networks that are not causal see the windows of the tokenizer. Where
-    a network computes in bfloat16 a few ids may differ from those of `encode`, which goes block by block.
+    The last frame is repeated up to whole tokens.
 
     Raises:
         UsageError: rows or columns that are not whole tokens.
@@ -60,10 +60,11 @@ def encode_many(
         pixels_NCTHW = rearrange(part_NTHWC, "n t h w c -> n c t h w").float() / 127.5 - 1.0
         more_NCTHW = pixels_NCTHW[:, :, -1:].expand(-1, -1, wanted - total, -1, -1)
         pixels_NCTHW = torch.cat([pixels_NCTHW, more_NCTHW], dim=2)
-        windows = [pixels_NCTHW] if causal else pixels_NCTHW.split(WINDOW_FRAMES, dim=2)
+        blocks = [1] + [time] * ((wanted - 1) // time) if causal else WINDOW_FRAMES
+        cache = StreamCache() if causal else None
         with tokenizer.autocast():
-            laid_out = [window.contiguous(memory_format=torch.channels_last_3d) for window in windows]
-            parts.append(torch.cat([tokenizer.model.encode_ids(window) for window in laid_out], dim=2).cpu())
+            ids = [tokenizer.model.encode_ids(block, cache) for block in pixels_NCTHW.split(blocks, dim=2)]
+        parts.append(torch.cat(ids, dim=2).cpu())
         on_clips(min(start + AT_ONCE, len(frames_NTHWC)), len(frames_NTHWC))
     return torch.cat(parts)
 
@@ -73,15 +74,15 @@ def decode_many(
     tokenizer: VideoTokenizer, ids_NQthw: Tensor, frames: int, on_clips: OnClips = lambda _done, _total: None
 ) -> NDArray[np.uint8]:
     """Frames [N, T, H, W, C] of ids of encode_many."""
-    step = ids_NQthw.shape[2] if tokenizer.config.causal else WINDOW_FRAMES // tokenizer.config.time_factor
+    causal = tokenizer.config.causal
+    step = 1 if causal else WINDOW_FRAMES // tokenizer.config.time_factor
     parts: list[Tensor] = []
     for part_NQthw in ids_NQthw.split(AT_ONCE):
+        latents_NDthw = tokenizer.model.quantizer.latents_from_ids(part_NQthw.to(tokenizer.device))
+        cache = StreamCache() if causal else None
         with tokenizer.autocast():
-            windows = [
-                tokenizer.model.decode(tokenizer.model.quantizer.latents_from_ids(window.to(tokenizer.device)))
-                for window in part_NQthw.split(step, dim=2)
-            ]
-        pixels_NCTHW = torch.cat(windows, dim=2)[:, :, :frames].float()
+            blocks = [tokenizer.model.decode(block, cache) for block in latents_NDthw.split(step, dim=2)]
+        pixels_NCTHW = torch.cat(blocks, dim=2)[:, :, :frames].float()
         levels_NCTHW = ((pixels_NCTHW + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         parts.append(rearrange(levels_NCTHW, "n c t h w -> n t h w c").cpu())
         on_clips(sum(map(len, parts)), len(ids_NQthw))

@@ -1,0 +1,110 @@
+"""kinolex classify: a file in, probabilities out, and a named error for whatever cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinolex import checkpoint, cli, hub
+from kinolex.errors import CheckpointError, UnknownModel, UsageError
+from kinolex.media import write
+from kinolex.models.probe import Probe, ProbeConfig, ReadsConfig
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.types import Clip
+from kinolex.understanding import Classifier, classify, load_classifier
+from kinolex.understanding.verb import read_windows
+
+Make = Callable[..., Probe]
+
+
+@pytest.fixture
+def make(tiny_tokenizer: VideoTokenizer) -> Make:
+    def made(tokenizer: str = tiny_tokenizer.fingerprint, frames: int = 5) -> Probe:
+        torch.manual_seed(0)
+        reads = ReadsConfig(input="digits", tokenizer=tokenizer, frames=frames, side=16, frames_per_second=12.5)
+        outputs = (("action", ("bend", "jump", "wave")),)
+        return Probe(ProbeConfig(kind="linear", features=16, outputs=outputs, reads=reads))
+
+    return made
+
+
+def video(path: Path, frames: int = 24, fps: int = 25, height: int = 24) -> Path:
+    values = torch.arange(frames, dtype=torch.uint8)[:, None, None, None] * 8
+    write(Clip(values.expand(frames, 3, height, 32).contiguous(), Fraction(fps)), path, quality=95)
+    return path
+
+
+def test_classes_are_those_of_the_probe_the_likeliest_first(
+    tmp_path: Path, make: Make, tiny_tokenizer: VideoTokenizer
+) -> None:
+    found = classify(video(tmp_path / "in.mp4"), Classifier(make(), tiny_tokenizer))
+    shares = list(found.classes["action"].values())
+    assert set(found.classes["action"]) == {"bend", "jump", "wave"} and sum(shares) == pytest.approx(1, abs=1e-5)
+    assert shares == sorted(shares, reverse=True) and found.windows == 4
+
+
+@pytest.mark.parametrize(("fps", "step"), [(25, 2), (50, 4), (12, 1)])
+def test_frames_are_picked_at_the_rate_of_the_probe(tmp_path: Path, make: Make, fps: int, step: int) -> None:
+    reads = make().config.reads
+    assert reads is not None
+    windows = read_windows(video(tmp_path / "in.mp4", frames=24, fps=fps), reads)
+    assert windows.shape[1:] == (5, 16, 16, 3)
+    shown = np.round(windows[0].mean(axis=(1, 2, 3)) / 8)
+    assert np.abs(shown - np.floor(np.arange(5) * fps / 12.5 + 1e-6)).max() <= 1 and shown[-1] >= 4 * step - 2
+
+
+def test_what_cannot_be_classified_says_why(tmp_path: Path, make: Make, tiny_tokenizer: VideoTokenizer) -> None:
+    classifier = Classifier(make(), tiny_tokenizer)
+    with pytest.raises(UsageError, match=r"gives 4 frames at 12.5 a second.* needs 5 \(0.40 s\); give a longer video"):
+        classify(video(tmp_path / "short.mp4", frames=8), classifier)
+    write(Clip(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), Fraction(1)), tmp_path / "one.png")
+    with pytest.raises(UsageError, match="is an image, and this probe reads 5 frames"):
+        classify(tmp_path / "one.png", classifier)
+    with pytest.raises(UnknownModel, match="no model 'probe-of-nothing'"):
+        classify(tmp_path / "short.mp4", "probe-of-nothing")
+    with pytest.raises(CheckpointError, match="which is no probe"):
+        load_classifier("magvit2-nano")
+    with pytest.raises(CheckpointError, match="reads tokens of tokenizer"):
+        Classifier(make(tokenizer="a" * 64), tiny_tokenizer)
+
+
+def test_a_saved_probe_says_the_same_and_its_tokenizer_can_be_named(
+    tmp_path: Path, make: Make, tiny_tokenizer: VideoTokenizer
+) -> None:
+    checkpoint.save(tmp_path / "tokenizer", tiny_tokenizer.model, card="")
+    fingerprint = hub.load(tmp_path / "tokenizer").fingerprint
+    checkpoint.save(tmp_path / "probe", make(tokenizer=fingerprint), card="")
+    source = video(tmp_path / "in.mp4")
+    with pytest.raises(UnknownModel, match="no shipped model has fingerprint"):
+        load_classifier(tmp_path / "probe")
+    loaded = load_classifier(tmp_path / "probe", tmp_path / "tokenizer")
+    direct = classify(source, Classifier(make(), tiny_tokenizer)).classes["action"]
+    assert classify(source, loaded).classes["action"] == pytest.approx(direct, abs=1e-5)
+
+
+def test_the_command_prints_a_table_or_json(
+    tmp_path: Path, make: Make, tiny_tokenizer: VideoTokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(tmp_path / "tokenizer", tiny_tokenizer.model, card="")
+    fingerprint = hub.load(tmp_path / "tokenizer").fingerprint
+    checkpoint.save(tmp_path / "probe", make(tokenizer=fingerprint), card="")
+    source = video(tmp_path / "in.mp4")
+    arguments = ["classify", str(source), "--probe", str(tmp_path / "probe"), "--model", str(tmp_path / "tokenizer")]
+
+    def run(*more: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*arguments, *more])
+        return int(stopped.value.code or 0), *capsys.readouterr()
+
+    code, out, _ = run("--json")
+    assert code == 0 and set(json.loads(out)["classes"]["action"]) == {"bend", "jump", "wave"}
+    code, out, _ = run("--top", "2")
+    assert code == 0 and "in.mp4" in out and sum(name in out for name in ("bend", "jump", "wave")) == 2
+    code, _, err = run("--top", "0")
+    assert code == 2 and "--top" in err
