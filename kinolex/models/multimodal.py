@@ -13,6 +13,7 @@ Source: VideoPoet, arXiv 2312.14125, section 3.3 (prefix language model); factor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -66,6 +67,8 @@ class MultimodalConfig:
     chained: bool = True
     """Predict each factor of a video id with those before it known."""
     dropout: float = 0.0
+    lines: int = 64
+    """Short side of the pictures that it was trained on."""
 
     def __post_init__(self) -> None:
         sizes = (self.width, self.depth, self.heads, self.latent_frames, self.sound_frames, self.text_length)
@@ -205,17 +208,13 @@ class MultimodalTransformer(nn.Module):
             return self.video.logits(hidden_BMD, factor, chosen_BMF)
         if segment.kind == "text":
             return self.text.logits(hidden_BMD, 0)
-        levels_M = _levels(segment)[first : first + hidden_BMD.shape[1]]
-        parts = []
-        for level, head in enumerate(self.sound):
-            places_m = (levels_M == level).nonzero()[:, 0].to(hidden_BMD.device)
-            if len(places_m) == len(levels_M):
-                return head.logits(hidden_BMD, 0)  # type: ignore[operator]
-            if len(places_m):
-                parts.append((places_m, head.logits(hidden_BMD[:, places_m], 0)))  # type: ignore[operator]
-        logits_BMV = parts[0][1].new_empty(*hidden_BMD.shape[:2], self.config.vocabulary.sound_codes)
-        for places_m, logits_BmV in parts:
-            logits_BMV[:, places_m] = logits_BmV
+        logits_BMV = hidden_BMD.new_empty(
+            *hidden_BMD.shape[:2], self.config.vocabulary.sound_codes, dtype=torch.float32
+        )
+        for head, places_m in self._by_level(segment, first, hidden_BMD.shape[1]):
+            if places_m is None:
+                return head.logits(hidden_BMD, 0)
+            logits_BMV[:, places_m] = head.logits(hidden_BMD[:, places_m], 0)
         return logits_BMV
 
     def own(self, ids_BM: Tensor, span: Span, first: int = 0) -> Tensor:
@@ -290,7 +289,7 @@ class MultimodalTransformer(nn.Module):
             elif segment.kind == "video":
                 parts.append(self.video.embed(self.own(ids_BN, span)))
             elif segment.kind == "sound":
-                parts.append(self._embed_sound(ids_BN))
+                parts.append(self._embed_sound(ids_BN, segment, first - span.start))
             elif self.text_map is not None and segment.role == "input":
                 if text_BPE is None or text_BPE.shape[1] != segment.length:
                     found = "none" if text_BPE is None else text_BPE.shape[1]
@@ -300,9 +299,23 @@ class MultimodalTransformer(nn.Module):
                 parts.append(self.text.embed(self.own(ids_BN, span)))
         return torch.cat(parts, dim=1)
 
-    def _embed_sound(self, ids_BN: Tensor) -> Tensor:
-        rows = [head.table(0)[:-1] for head in self.sound]  # type: ignore[operator]
-        return F.embedding(ids_BN - self.config.vocabulary.sound.start, torch.cat(rows))
+    def _embed_sound(self, ids_BN: Tensor, segment: Segment, first: int) -> Tensor:
+        codes_BN1 = self.own(ids_BN, Span(segment=segment, start=0, stop=segment.length), first)
+        rows_BND = self.markers.new_empty(*ids_BN.shape, self.config.width)
+        for head, places_n in self._by_level(segment, first, ids_BN.shape[1]):
+            if places_n is None:
+                return head.embed(codes_BN1)
+            rows_BND[:, places_n] = head.embed(codes_BN1[:, places_n])
+        return rows_BND
+
+    def _by_level(self, segment: Segment, first: int, length: int) -> Iterator[tuple[FactoredTokens, Tensor | None]]:
+        """The head of every level among some tokens of sound, and their places; None for all of them."""
+        levels_M = _levels(segment)[first : first + length]
+        for level, head in enumerate(self.sound):
+            assert isinstance(head, FactoredTokens)
+            places_m = (levels_M == level).nonzero()[:, 0]
+            if len(places_m):
+                yield head, None if len(places_m) == length else places_m.to(self.markers.device)
 
     def _about(self, segment: Segment) -> Tensor:
         """Kind, role and place [N, D] of every token of a segment."""
