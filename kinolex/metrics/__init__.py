@@ -23,12 +23,15 @@ from kinolex.metrics.fidelity import PSNR_CAP_DB, flicker, psnr_db, psnr_db_fram
 from kinolex.metrics.perceptual import SqueezeNetFeatures, perceptual_distance_B, squeezenet_distance
 from kinolex.metrics.rate import bits_per_pixel, raw_bits_per_pixel, raw_token_bytes
 from kinolex.metrics.structure import ms_ssim, ms_ssim_loss_B, num_scales, ssim
+from kinolex.metrics.sync import Sync, Watched, matches, shuffled, sync
 
 __all__ = [
     "PSNR_CAP_DB",
     "Distance",
     "FewSamplesWarning",
     "SqueezeNetFeatures",
+    "Sync",
+    "Watched",
     "bits_per_pixel",
     "codebook_perplexity",
     "codebook_reach",
@@ -40,6 +43,7 @@ __all__ = [
     "flicker",
     "frechet_distance",
     "kernel_distance",
+    "matches",
     "ms_ssim",
     "ms_ssim_loss_B",
     "num_scales",
@@ -50,9 +54,11 @@ __all__ = [
     "raw_bits_per_pixel",
     "raw_token_bytes",
     "seam",
+    "shuffled",
     "squeezenet_distance",
     "squeezenet_features",
     "ssim",
+    "sync",
     "torchscript_features",
     "usage_histogram",
 ]

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kinolex.data.worlds import WorldConfig, measure, render, render_frames
+from kinolex.data.worlds import WorldConfig, measure, onsets, render, render_frames
 from kinolex.data.worlds.accuracy import accuracy
-from kinolex.data.worlds.measure import find_onsets
 from kinolex.data.worlds.scene import ACTIONS, COLOURS, SHAPES, draw_scene, impacts
 from kinolex.errors import ConfigError
 from kinolex.media import read, write
@@ -53,8 +52,8 @@ def test_impacts_lie_inside_the_clip_and_the_sound_starts_at_each() -> None:
         if not world.events:
             assert float(world.clip.sound.samples_CS.abs().max()) == 0
             continue
-        first, onsets = world.events[0], find_onsets(world.clip.sound)
-        assert abs(onsets[0].time_s - first.time_s) < 0.004
+        first, found = world.events[0], onsets(world.clip.sound)
+        assert abs(found[0].time_s - first.time_s) < 0.004
         checked += 1
     assert checked > 10
 
@@ -130,3 +129,14 @@ def test_training_pictures_are_rendered_at_the_rates_asked_for() -> None:
     assert (slow[4] == fast[8]).all()
     assert (render_frames(4, 9, 64, rates=(24, 12)) == fast).all()
     assert (render_frames(5, 9, 64, rates=(24, 12)) == render_frames(5, 9, 64, rates=(12,))).all()
+
+
+def test_small_training_pictures_lie_at_a_body() -> None:
+    shares = []
+    for seed in range(40):
+        frames_THWC = render_frames(seed, 5, 32).astype(int)
+        colour_THW = frames_THWC.max(-1) - frames_THWC.min(-1)
+        shares.append((colour_THW > 60).mean(axis=(1, 2)).max())
+
+    assert frames_THWC.shape == (5, 32, 32, 3)
+    assert np.mean(np.array(shares) > 0.02) > 0.95

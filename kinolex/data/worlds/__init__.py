@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kinolex.data.worlds.measure import Measured, MeasuredBody, measure
+from kinolex.data.worlds.measure import Measured, MeasuredBody, impact_times, measure
+from kinolex.data.worlds.onsets import Onset, onsets
 from kinolex.data.worlds.render import render_frames_THWC
 from kinolex.data.worlds.scene import Impact, WorldConfig, describe, draw_scene, impacts, positions_T2
 from kinolex.data.worlds.sound import synthesise
-from kinolex.data.worlds.truth import Asked, Judgement, judge
+from kinolex.data.worlds.truth import Asked, Judgement, asked_of, judge, judge_each
 from kinolex.types import Clip, Sound
 
 __all__ = [
@@ -29,11 +30,16 @@ __all__ = [
     "Judgement",
     "Measured",
     "MeasuredBody",
+    "Onset",
     "Track",
     "World",
     "WorldConfig",
+    "asked_of",
+    "impact_times",
     "judge",
+    "judge_each",
     "measure",
+    "onsets",
     "render",
     "render_frames",
 ]

@@ -49,9 +49,13 @@ def accuracy(seeds: Sequence[int], *, noise: float = 0.0) -> dict[str, float]:
                 found_sounds += 1
                 errors["sound_ms"].append(1000 * abs(near.time_s - event.time_s))
                 errors["pitch_cents"].append(1200 * abs(np.log2(near.pitch_hz / event.pitch_hz)))
-            body = by_colour.get(world.tracks[event.body].colour)
-            if body is not None and body.impact_times_s:
-                errors["picture_ms"].append(1000 * min(abs(time - event.time_s) for time in body.impact_times_s))
+            seen = [
+                abs(impact.time_s - event.time_s)
+                for impact in result.impacts
+                if result.bodies[impact.body].colour == world.tracks[event.body].colour
+            ]
+            if seen:
+                errors["picture_ms"].append(1000 * min(seen))
     shares = {f"{name}_accuracy": float(np.mean(values)) for name, values in hits.items()}
     medians = {f"{name}_median": float(np.nanmedian(values)) for name, values in errors.items() if values}
     return shares | medians | {"sounds_found": found_sounds / max(1, all_sounds)}

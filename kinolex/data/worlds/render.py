@@ -18,6 +18,8 @@ FLOOR_TONES = {
 }
 RING_HOLE = 0.5
 STAR_INNER = 0.45
+ROCKING = 0.35
+"""Largest turn of a body, in radians."""
 
 Array = NDArray[np.floating]
 
@@ -108,15 +110,33 @@ def _body(canvas_HWC: Array, body: Body, centre: NDArray[np.float64], radius: fl
         return
     y = (np.arange(place[0].start, place[0].stop, dtype=np.float32) + 0.5 - np.float32(centre[1]))[:, None]
     x = (np.arange(place[1].start, place[1].stop, dtype=np.float32) + 0.5 - np.float32(centre[0]))[None]
-    turn = 0.35 * np.sin(angle)  # bodies rock, so that a square stays a square to the eye
-    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    distance_HW = signed_distance(body.shape, cosine * x + sine * y, cosine * y - sine * x, radius)
+    turn = ROCKING * np.sin(angle)  # bodies rock, so that a square stays a square to the eye
+    distance_HW = signed_distance(body.shape, *_turned(x, y, turn), radius)
     cover_HW1 = (0.5 - distance_HW).clip(0, 1)[..., None]
     colour = np.array(COLOURS[body.colour], np.float32) / 255
     shade_HW = 0.98 - 0.20 * (x + y) / radius
     gleam_HW = 0.22 * np.exp(-8 * ((x / radius + 0.35) ** 2 + (y / radius + 0.4) ** 2))
     surface_HWC = colour * shade_HW[..., None] + gleam_HW[..., None]
     canvas_HWC[place] += cover_HW1 * (surface_HWC - canvas_HWC[place])
+
+
+def _turned(x: Array, y: Array, turn: float) -> tuple[Array, Array]:
+    cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    return cosine * x + sine * y, cosine * y - sine * x
+
+
+def shaded_cover(
+    shape: str, x: Array, y: Array, radius: float, turn: float, fineness: float, shade: float = 0.2
+) -> Array:
+    """How much of its own colour a body of any size shows at each place.
+
+    Args:
+        x, y: from its centre, in the unit of `radius`.
+        fineness: pixels in that unit; edges are one pixel wide.
+        shade: how much darker the body is at its lower right than in the middle.
+    """
+    distance = signed_distance(shape, *_turned(x, y, turn), radius)
+    return (0.5 - distance * fineness).clip(0, 1) * (1 - shade * (x + y) / radius)
 
 
 def signed_distance(shape: str, x: Array, y: Array, radius: float) -> Array:

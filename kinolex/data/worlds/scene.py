@@ -182,14 +182,18 @@ def radii_T(body: Body, action: str, times_T: NDArray[np.float64]) -> NDArray[np
 
 def impacts(body: Body, index: int, action: str, duration_s: float) -> list[Impact]:
     """Every impact of a body before duration_s, in order."""
-    pitch_hz = PITCH_HZ * PITCH_RADIUS / body.radius
     if action in ("fall", "bounce"):
         found = [(time, speed) for time, speed in _landings(body, action) if time < duration_s]
     elif action == "slide":
         found = [(time, abs(body.speed)) for time in _wall_times(body, duration_s)]
     else:
         found = []
-    return [Impact(time, pitch_hz, min(1.0, 0.15 + 0.85 * speed / FULL_SPEED), index) for time, speed in found]
+    return [impact(time, body.radius, speed, index) for time, speed in found]
+
+
+def impact(time_s: float, radius: float, speed: float, index: int) -> Impact:
+    """What is heard when a body of this radius hits something at this speed: large is low, fast is loud."""
+    return Impact(time_s, PITCH_HZ * PITCH_RADIUS / radius, min(1.0, 0.15 + 0.85 * speed / FULL_SPEED), index)
 
 
 def _landings(body: Body, action: str) -> list[tuple[float, float]]:
