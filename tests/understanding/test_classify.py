@@ -108,3 +108,17 @@ def test_the_command_prints_a_table_or_json(
     assert code == 0 and "in.mp4" in out and sum(name in out for name in ("bend", "jump", "wave")) == 2
     code, _, err = run("--top", "0")
     assert code == 2 and "--top" in err
+
+
+@pytest.mark.parametrize("name", hub.shipped(checkpoint.PROBE))
+def test_shipped_probes_are_small_and_read_a_shipped_tokenizer(name: str) -> None:
+    folder = hub.locate(name)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 400_000
+    probe, _ = checkpoint.load_module(folder, checkpoint.PROBE)
+    assert isinstance(probe, Probe) and probe.config.reads is not None
+    assert hub.name_of(probe.config.reads.tokenizer) in hub.shipped()
+
+
+def test_a_person_who_waves_both_hands_is_said_to_do_so(data_dir: Path) -> None:
+    found = classify(data_dir / "weizmann64" / "actor5_wave2.mp4", "probe-weizmann-nano")
+    assert next(iter(found.classes["action"])) == "wave2"
