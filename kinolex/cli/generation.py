@@ -13,9 +13,12 @@ from kinolex.cli.common import Target, check_device, frames_bar, show
 
 def generate(
     target: Target,
-    task: str = "frame-prediction",
+    task: str | None = None,
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
     text: str = "",
+    sound_for: Path | None = None,
+    picture_for: Path | None = None,
+    structure: Path | None = None,
     mask: Path | None = None,
     model: str | None = None,
     frames: int | None = None,
@@ -33,14 +36,21 @@ def generate(
     settle_temperature: float = 4.5,
     guidance: float = 0.0,
     halton: bool = False,
+    window: int = 1,
     seed: int = 0,
     growth: Path | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
-    """Make video: go on, fill in, look beyond the frame, or from words alone.
+    """Make video: go on, fill in, look beyond the frame, or from words alone, with sound.
 
-    Example: kinolex generate --task outpaint-horizontal --from in.mp4 out.mp4
+    Example: kinolex generate --text "a small red ball bounces twice on wood" out.mp4
+
+    Or: kinolex generate --sound-for in.mp4 out.mp4
+
+    Or: kinolex generate --picture-for in.wav out.mp4
+
+    Or: kinolex generate --task outpaint-horizontal --from in.mp4 out.mp4
 
     Or: kinolex generate --task outpaint-vertical --panorama 3 --from in.mp4 wide.mp4
 
@@ -53,15 +63,25 @@ def generate(
     Tasks: frame-prediction, frame-interpolation, outpaint-central, outpaint-vertical, outpaint-horizontal,
     outpaint-dynamic, inpaint-central, inpaint-dynamic, class, class-prediction, and free-form with a mask.
 
+    Tasks of poet-world-nano, one window with sound: unconditional, text-to-image, text-to-video, image-to-video,
+    future-prediction, inpainting, outpainting, stylisation, video-to-sound, sound-to-video, continuation, text-to-both,
+    describe (into a .txt file).
+
     Args:
-        target: .mp4, .webm, .gif; .png where one frame is made.
-        task: what is given and what is asked, see above.
+        target: .mp4, .webm, .gif; .png where one frame is made; .wav, .flac, .ogg where sound is made; .txt for words.
+        task: what is given and what is asked, see above; by default text-to-both for words alone, else
+            frame-prediction.
         source: a video, GIF or image to start from; only "class" needs none.
         text: a class or caption for class and class-prediction; an unknown word brings a list of those that are known.
+        sound_for: a video that gets a sound: the task video-to-sound.
+        picture_for: a sound file, or a video with sound, that gets pictures: the task sound-to-video.
+        structure: for stylisation, a clip of flow and depth or edges; by default it is made from --from.
         mask: image or video for free-form, white where something is to be made.
-        model: shipped name, folder, or hub repository; masked-world-nano for captions of worlds, else masked-nano.
+        model: shipped name, folder, or hub repository; by default masked-nano, masked-world-nano for the task class,
+            poet-world-nano for its own tasks.
         frames: of the result; by default all of the source, or 16 more than are given for prediction.
-        given: leading frames that prediction goes on from; by default all of the source.
+        given: leading frames that prediction goes on from; by default all of the source. Of future-prediction and
+            continuation, one by default.
         grow: outpainting keeps the whole source and makes a larger picture around it.
         panorama: outpaint-vertical keeps the whole source and widens it to both sides so many times, each time by half
             of its width; outpaint-horizontal upwards and downwards. Odd sizes are first padded to whole tokens.
@@ -76,18 +96,48 @@ def generate(
         settle_temperature: noise on which tokens are settled first.
         guidance: how strongly task and words are followed; 0 is off, more doubles the work.
         halton: settle tokens in an even order instead of the surest first.
+        window: tokens that a pass of poet-world-nano looks at; more than 1 takes fewer passes, and what comes is as
+            likely as one by one.
         seed: the same seed makes the same video.
         growth: an image that shows what was settled after every pass.
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
     check_device(device)
+    from kinolex.errors import UsageError
     from kinolex.generation import GenerateConfig, Wish, load_generator
     from kinolex.generation import generate as make
+    from kinolex.generation.decoding import DecodeConfig
     from kinolex.generation.loading import DEFAULT, WORLDS
+    from kinolex.generation.multimodal import DEFAULT as POET
+    from kinolex.generation.multimodal import Request, fulfil, load_multimodal
     from kinolex.sampling.choose import Choice
     from kinolex.sampling.parallel import ParallelConfig
+    from kinolex.tasks.multimodal import TASKS
 
+    task = task or _task_for(text, source, sound_for, picture_for)
+    choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
+    if task in TASKS:
+        others = {"mask": mask, "frames": frames, "grow": grow, "panorama": panorama, "put-back": put_back}
+        others |= {"lines": lines, "size": size, "halton": halton, "growth": growth}
+        if unfit := [f"--{name}" for name, value in others.items() if value not in (None, False)]:
+            raise UsageError(f"{task} makes one window of its own size; leave out {', '.join(unfit)}")
+        request = Request(
+            task=task,
+            text=text,
+            source=source or sound_for,
+            heard=picture_for,
+            structure=structure,
+            given=1 if given is None else given,
+        )
+        decoding = DecodeConfig(text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
+        multimodal = load_multimodal(model or POET).to(device)
+        with frames_bar(task, unit="tokens") as bar:
+            made = fulfil(request, target, multimodal, decoding, on_span=lambda _kind, done, total: bar(done, total))
+        show(made.as_dict(), json)
+        return
+    if sound_for is not None or picture_for is not None or structure is not None:
+        raise UsageError(f"{task} makes pictures from pictures; leave out --sound-for, --picture-for and --structure")
     wish = Wish(
         task=task,
         text=text,
@@ -101,10 +151,18 @@ def generate(
         size=size,
         fps=Fraction(24),
     )
-    choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
     sampling = ParallelConfig(steps=steps, schedule=schedule, choice=choice, settle_temperature=settle_temperature)
     config = GenerateConfig(sampling=sampling, guidance=guidance, halton=halton, seed=seed)
     generator = load_generator(model or (WORLDS if task == "class" else DEFAULT)).to(device)
     with frames_bar(task) as bar:
         report = make(source, target, generator, wish, config, growth=growth, on_frames=bar)
     show(report.as_dict(), json)
+
+
+def _task_for(text: str, source: Path | None, sound_for: Path | None, picture_for: Path | None) -> str:
+    """The task that what is given asks for."""
+    if sound_for is not None:
+        return "video-to-sound"
+    if picture_for is not None:
+        return "sound-to-video"
+    return "text-to-both" if text and source is None else "frame-prediction"

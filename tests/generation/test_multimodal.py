@@ -1,0 +1,206 @@
+"""VideoPoet's tasks on files: what is given is kept, what is asked for is made, wrong wishes are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from kinolex import checkpoint
+from kinolex.data.worlds import WorldConfig, render
+from kinolex.errors import ConfigError, UsageError
+from kinolex.generation.decoding import DecodeConfig
+from kinolex.generation.multimodal import MultimodalGenerator, Request, fulfil, load_multimodal, make_of
+from kinolex.media import read, write
+from kinolex.media.sound import read_sound, write_sound
+from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
+from kinolex.tasks.multimodal import TASKS
+from kinolex.tokenizers.quantizers import VQConfig
+from kinolex.tokenizers.quantizers.residual import ResidualConfig
+from kinolex.tokenizers.sound import SoundTokenizer
+from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.types import Clip, Sound
+from kinolex.vocab import Vocabulary
+
+WORDS = ("red", "circle", "bounces", "twice", "wood")
+SOUND = SoundStreamConfig(
+    rate_hz=8000,
+    strides=(4, 5, 8),
+    widths=(4, 4, 8, 8),
+    encoder_units=(0, 0, 1, 1),
+    decoder_units=(0, 0, 1, 1),
+    quantizer=ResidualConfig(level=VQConfig(codebook_size=16, dim=4, ema_decay=0.99), num_levels=3),
+)
+
+
+@pytest.fixture
+def generator(tiny_tokenizer: VideoTokenizer) -> MultimodalGenerator:
+    """Random weights: 9 frames of 16 lines at 12 a second beside 38 frames of sound."""
+    torch.manual_seed(3)
+    config = MultimodalConfig(
+        video_tokenizer=tiny_tokenizer.fingerprint,
+        sound_tokenizer="5" * 64,
+        vocabulary=Vocabulary(text_size=5, video_size=64, video_factors=(8, 8), sound_codes=16, sound_levels=2),
+        words=WORDS,
+        width=32,
+        depth=1,
+        heads=2,
+        latent_frames=3,
+        sound_frames=40,
+        sound_frames_per_latent=50 / 3,
+        text_length=6,
+        lines=16,
+    )
+    model = MultimodalTransformer(config)
+    return MultimodalGenerator(model, tiny_tokenizer, SoundTokenizer(SoundStream(SOUND), "5" * 64), "a" * 64)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    world = render(2, WorldConfig(frames=24, height=32, width=40, fps=Fraction(24)))
+    write(world.clip, tmp_path / "in.mp4")
+    return tmp_path / "in.mp4"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_makes_what_it_is_asked_for(
+    name: str, generator: MultimodalGenerator, video: Path, tmp_path: Path
+) -> None:
+    task = TASKS[name]
+    needs_clip = bool(
+        set(task.given) & {"clip", "first-frames", "masked-clip", "structure-clip", "first-sound", "sound"}
+    )
+    request = Request(task=name, text="a red ball", source=video if needs_clip else None)
+    suffix = ".txt" if task.asked == ("text",) else ".mp4"
+
+    report = fulfil(request, tmp_path / f"out{suffix}", generator, DecodeConfig(window=8))
+
+    pictures = bool(set(task.asked) & {"clip", "rest-of-clip", "image"})
+    assert report.frames == (1 if name == "text-to-image" else 9) * pictures
+    assert report.sound_s == (0.75 if set(task.asked) & {"sound", "rest-of-sound"} else 0.0)
+    assert 1 <= report.passes <= report.tokens
+    if suffix == ".mp4":
+        made = read(tmp_path / "out.mp4")
+        assert (made.sound is not None) == (report.sound_s > 0)
+        if name == "video-to-sound":  # beside the pictures of the source
+            assert (made.num_frames, made.height, made.width) == (24, 32, 40)
+        elif pictures:
+            assert made.fps == 12 and made.num_frames == report.frames
+            assert (made.height, made.width) == ((16, 20) if needs_clip else (16, 16))
+
+
+def test_what_is_given_stands_at_the_beginning_of_what_goes_on(generator: MultimodalGenerator, video: Path) -> None:
+    made, _ = make_of(Request(task="continuation", source=video, given=5), generator, DecodeConfig())
+    clip = generator.clip_of(read(video))
+    reconstructed = generator.video.decode(generator.video.encode(Clip(clip.frames_TCHW[:5], clip.fps)))
+
+    assert made.clip is not None and torch.equal(made.clip.frames_TCHW[:5], reconstructed.frames_TCHW)
+    assert made.sound is not None
+    heard = generator.sound.encode(generator.sound_of(read(video).sound), 2).ids_Qthw[:, :25]
+    again = generator.sound.encode(made.sound, 2)
+    assert again.ids_Qthw.shape[1] == 38 and heard.shape[1] == 25
+
+
+def test_the_same_seed_makes_the_same_and_another_does_not(generator: MultimodalGenerator) -> None:
+    request = Request(task="text-to-both", text="red circle")
+    one, same, other = (make_of(request, generator, DecodeConfig(seed=seed))[0] for seed in (1, 1, 2))
+
+    assert one.clip is not None and same.clip is not None and other.clip is not None
+    assert torch.equal(one.clip.frames_TCHW, same.clip.frames_TCHW)
+    assert not torch.equal(one.clip.frames_TCHW, other.clip.frames_TCHW)
+
+
+def test_a_source_is_shown_at_the_rate_length_and_size_of_the_model(generator: MultimodalGenerator) -> None:
+    frames_TCHW = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(-1, 3, 24, 48).contiguous()
+    fast = generator.clip_of(Clip(frames_TCHW, Fraction(48)))
+    short = generator.clip_of(Clip(frames_TCHW[:3], Fraction(12)))
+
+    assert fast.frames_TCHW[:, 0, 0, 0].tolist() == [4 * index for index in range(9)]
+    assert (fast.fps, fast.height, fast.width) == (12, 16, 32)
+    assert short.frames_TCHW[:, 0, 0, 0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 2]
+    stereo = Sound(torch.stack([torch.full((48000,), 0.5), torch.zeros(48000)]), 48_000)
+    heard = generator.sound_of(stereo)
+    assert (heard.samples_CS.shape, heard.rate_hz) == ((1, 6000), 8000)
+    assert heard.samples_CS[0, 3000] == pytest.approx(0.25, abs=1e-3)
+
+
+def test_words_by_another_name_are_understood_and_unknown_ones_named(generator: MultimodalGenerator) -> None:
+    assert generator.text_ids("A red ball bounces twice on wood.").tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match="'blue'"):
+        generator.text_ids("a blue ball")
+
+
+def test_sound_goes_into_a_sound_file_and_comes_from_one(
+    generator: MultimodalGenerator, video: Path, tmp_path: Path
+) -> None:
+    fulfil(Request(task="video-to-sound", source=video), tmp_path / "out.wav", generator)
+    assert read_sound(tmp_path / "out.wav").duration_s == pytest.approx(0.75)
+    write_sound(Sound(torch.zeros(1, 4000), 8000), tmp_path / "in.wav")
+    report = fulfil(Request(task="sound-to-video", heard=tmp_path / "in.wav"), tmp_path / "out.gif", generator)
+    assert report.frames == 9 and read(tmp_path / "out.gif").num_frames == 9
+
+
+def test_guidance_pushes_away_from_saying_nothing(generator: MultimodalGenerator) -> None:
+    said = Request(task="text-to-both", text="red circle")
+    plain, guided = (make_of(said, generator, DecodeConfig(guidance=g))[0] for g in (0.0, 6.0))
+
+    assert plain.clip is not None and guided.clip is not None
+    assert not torch.equal(plain.clip.frames_TCHW, guided.clip.frames_TCHW)
+    with pytest.raises(UsageError, match="without words"):
+        make_of(Request(task="unconditional"), generator, DecodeConfig(guidance=1.0))
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "words"),
+    [
+        ({"task": "text-to-video"}, "needs words"),
+        ({"task": "image-to-video"}, "needs a video or image"),
+        ({"task": "sound-to-video"}, "needs a sound"),
+        ({"task": "stylisation", "text": "red"}, "--structure"),
+        ({"task": "text-to-smell"}, "no task"),
+        ({"task": "text-to-video", "text": "red", "region": "inpaint-central"}, "hides nothing"),
+        ({"task": "inpainting", "region": "outpaint-central"}, "inpaint-central"),
+        ({"task": "text-to-video", "text": " ".join(["red"] * 9)}, "say less"),
+    ],
+)
+def test_a_wish_that_cannot_be_granted_is_named_and_leaves_no_file(
+    request_fields: dict[str, str], words: str, generator: MultimodalGenerator, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        fulfil(Request(**request_fields), tmp_path / "out.mp4", generator)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_that_cannot_hold_what_is_made_are_refused(
+    generator: MultimodalGenerator, video: Path, tmp_path: Path
+) -> None:
+    for request, target in (
+        (Request(task="describe", source=video), "out.mp4"),
+        (Request(task="text-to-video", text="red"), "out.txt"),
+        (Request(task="text-to-video", text="red"), "out.wav"),
+        (Request(task="video-to-sound", source=video), "in.mp4"),
+    ):
+        before = video.read_bytes()
+        with pytest.raises(UsageError):
+            fulfil(request, tmp_path / target, generator)
+        assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"] and video.read_bytes() == before
+
+
+def test_a_generator_comes_back_from_its_folder_with_the_tokenizers_it_was_made_for(
+    generator: MultimodalGenerator, tmp_path: Path
+) -> None:
+    for name, network in (("video", generator.video.model), ("sound", generator.sound.model)):
+        checkpoint.save(tmp_path / name, network, card="")
+    video, sound = checkpoint.load(tmp_path / "video"), checkpoint.load_sound(tmp_path / "sound")
+    config = replace(generator.model.config, video_tokenizer=video.fingerprint, sound_tokenizer=sound.fingerprint)
+    checkpoint.save(tmp_path / "poet", MultimodalTransformer(config), card="")
+
+    loaded = load_multimodal(tmp_path / "poet", tmp_path / "video", tmp_path / "sound")
+
+    assert loaded.model.config == config and loaded.frames == 9 and loaded.fps == 12
+    with pytest.raises(ConfigError, match="knows the video ids"):
+        MultimodalGenerator(loaded.model, generator.video, sound, "")
