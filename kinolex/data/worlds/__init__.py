@@ -95,13 +95,23 @@ def render(seed: int, config: WorldConfig | None = None) -> World:
 def render_frames(seed: int, frames: int, side: int, rates: Sequence[int] = (24,)) -> NDArray[np.uint8]:
     """Only the picture, T H W C, for training loaders; every other world is a window of one twice as large.
 
+    Sides below 64 are windows at a body of a world of 64 or 128 lines: in a whole world most of the picture is ground.
+
     Args:
         rates: frames per second, one of which the seed draws.
     """
     rng = np.random.default_rng([seed, 6472])
-    large = 2 * side if rng.random() < 0.5 else side
-    fps = Fraction(rates[seed % len(rates)])
-    config = WorldConfig(frames=frames, height=large, width=large, fps=fps)
-    frames_THWC = render_frames_THWC(draw_scene(seed, config), config)
-    top, left = rng.integers(0, large - side + 1, 2)
+    coin = rng.random()
+    large = (64 if coin < 0.7 else 128) if side < 64 else 2 * side if coin < 0.5 else side
+    config = WorldConfig(frames=frames, height=large, width=large, fps=Fraction(rates[seed % len(rates)]))
+    scene = draw_scene(seed, config)
+    frames_THWC = render_frames_THWC(scene, config)
+    if side < 64:
+        body = scene.bodies[int(rng.integers(len(scene.bodies)))]
+        time_1 = np.array([int(rng.integers(frames)) / float(config.fps)])
+        centre_12 = (positions_T2(body, scene.action, time_1) - scene.camera_T2(time_1)) * large
+        left, top = (round(float(at)) - int(rng.integers(side // 4, 3 * side // 4)) for at in centre_12[0])
+        top, left = (min(max(at, 0), large - side) for at in (top, left))
+    else:
+        top, left = rng.integers(0, large - side + 1, 2)
     return np.ascontiguousarray(frames_THWC[:, top : top + side, left : left + side])
