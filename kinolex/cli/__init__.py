@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tyro
 
-from kinolex.cli import codec, data, evaluation, files, generation, training, understanding
+from kinolex.cli import codec, data, evaluation, files, generation, training, understanding, words
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compress": codec.compress,
     "decompress": codec.decompress,
     "generate": generation.generate,
+    "describe": words.describe,
     "classify": understanding.classify,
     "info": files.info,
     "train": training.train,
@@ -68,6 +69,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "reconstruction": evaluation.reconstruction,
         "rate-distortion": evaluation.rate_distortion,
         "generation": evaluation.generation,
+        "fewshot": words.fewshot,
         "sound": evaluation.sound,
         "understanding": understanding.understanding,
     },

@@ -1,0 +1,119 @@
+"""Pictures as words: describe, and eval fewshot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kinolex.cli.common import Source, check_device, frames_bar, show
+
+
+def describe(
+    source: Source,
+    model: str = "spae-nano",
+    layers: int = 4,
+    pictures: int = 4,
+    out: Path | None = None,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """The pyramid of words that a picture or clip becomes.
+
+    Example: kinolex describe in.jpg --out out/words.html
+
+    Args:
+        source: an image or a video; the square in the middle is looked at.
+        model: a word tokenizer: shipped name, folder, or hub repository.
+        layers: how many are printed, from the top.
+        pictures: of a video, evenly spaced.
+        out: a page with words over picture regions.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the words as JSON, one list per layer and picture.
+    """
+    check_device(device)
+    from kinolex import hub, media
+    from kinolex.cli.common import to_json
+    from kinolex.evaluation.describe import as_text, describe, describe_page
+    from kinolex.evaluation.page import write_text
+
+    spae, _ = hub.load_spae(model)
+    described = describe(media.read(source), spae.to(device), pictures=pictures)
+    if out is not None:
+        write_text(out, describe_page(described, source.name))
+    if json:
+        print(to_json([[layer.ravel().tolist() for layer in one.layers[:layers]] for one in described]))
+    else:
+        print(as_text(described, layers=layers), end="")
+
+
+def fewshot(
+    data: Path | None = None,
+    out: Path = Path("out/eval"),
+    model: str = "spae-nano",
+    language_model: str = "text-nano",
+    sets: tuple[str, ...] = ("imagenet_samples", "cifar10", "digits", "worlds"),
+    ways: tuple[int, ...] = (2, 5),
+    shots: int = 1,
+    repeats: int = 0,
+    induction: bool = True,
+    layers: tuple[int, ...] = (1, 2, 3),
+    episodes: int = 200,
+    seed: int = 0,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Few-shot questions about pictures, to a frozen language model that reads their words.
+
+    Example: kinolex eval fewshot --data DATA --sets cifar10 digits --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set; worlds alone need none.
+        out: gets a JSON file and a page.
+        model: a word tokenizer: shipped name, folder, or hub repository.
+        language_model: whose words those are: shipped name, folder, or hub repository of any causal model.
+        sets: of imagenet_samples, cifar10, digits, worlds.
+        ways: labels to choose from; one measurement each.
+        shots: pictures shown of each label.
+        repeats: times that they are shown again.
+        induction: name the labels beforehand.
+        layers: of the pyramid, from the top; one measurement each.
+        episodes: of each list of 2,000.
+        seed: of the lists.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    check_device(device)
+    from kinolex import hub
+    from kinolex.evaluation.fewshot import FewShotProtocol, evaluate_fewshot
+
+    spae, fingerprint = hub.load_spae(model)
+    lm = hub.load_lm(language_model).to(device)
+    protocol = FewShotProtocol(
+        sets=sets,
+        ways=ways,
+        shots=shots,
+        repeats=repeats,
+        induction=induction,
+        layers=layers,
+        episodes=episodes,
+        seed=seed,
+        language_model=lm.fingerprint,
+        tokenizer=fingerprint,
+    )
+    name = f"fewshot_{Path(model).name}"
+    with frames_bar("few-shot", "answers") as bar:
+        result = evaluate_fewshot(
+            lm,
+            spae.to(device),
+            data,
+            protocol,
+            out,
+            name=name,
+            command=f"kinolex eval fewshot --data DIR --model {Path(model).name} --episodes {episodes}",
+            on_episodes=bar,
+        )
+    facts = {
+        f"{task} {key}": one["mean"][key]["mean"]
+        for task, one in result["tasks"].items()
+        for key in ("open", "among", "shuffled_among", "neighbour", "told_open", "chance")
+    }
+    show(facts | {"page": str(out / f"{name}.html")}, json)

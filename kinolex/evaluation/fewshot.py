@@ -1,0 +1,254 @@
+"""Few-shot questions put to a frozen language model that reads pictures as words, beside what needs no picture.
+
+    episode -> words of its pictures -> prompt -> FrozenLM --writes on--> exactly the label?           open
+                                                           --weighs the labels--> the likeliest one?    among
+
+Controls, on the same questions: chance; words of other pictures (shuffled); the nearest shown picture by the words they
+share (neighbour); the words that are told of a picture, its class or caption, instead of words of its pixels (told).
+
+Source: Yu et al. 2023, SPAE, arXiv 2306.17842; papers.md section 5.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kinolex.data.pictures import Picture, load_picture
+from kinolex.errors import ConfigError
+from kinolex.evaluation.episodes import SETS, Episode, EpisodeList, episode_list
+from kinolex.evaluation.page import note, page, section, table, write_text
+from kinolex.evaluation.protocol import FORMAT, command_line, commit, hardware, summarise, write_result
+from kinolex.models.frozen_lm import FrozenLM
+from kinolex.tasks import prompts
+from kinolex.tasks.prompts import Example
+from kinolex.tokenizers.spae import Spae, prefix_lengths
+
+ROWS = 16
+"""Prompts that the language model reads at once."""
+PICTURES = 32
+"""Pictures that are turned into words at once."""
+
+Words = Sequence[str]
+WordsOf = Sequence[Words] | Mapping[int, Words]
+"""Words of the pictures of a list, by index."""
+OnEpisodes = Callable[[int, int | None], None]
+"""Called with questions answered and questions in all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewShotProtocol:
+    """Which questions are asked, and how."""
+
+    sets: tuple[str, ...] = SETS
+    ways: tuple[int, ...] = (2, 5)
+    shots: int = 1
+    """Inner shots: pictures shown of each label."""
+    repeats: int = 0
+    induction: bool = True
+    layers: tuple[int, ...] = (1, 2, 3)
+    """Layers of the pyramid whose words are shown, from the top; one measurement each."""
+    episodes: int = 200
+    """From the beginning of each list."""
+    seed: int = 0
+    bootstrap_draws: int = 10_000
+    language_model: str = ""
+    tokenizer: str = ""
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.sets or not self.ways or not self.layers or min(*self.layers, self.episodes, self.shots) < 1:
+            raise ConfigError(f"few-shot questions need sets, ways, layers, shots and episodes, got {self}")
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of all fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def words_of_pictures(spae: Spae, pictures: Sequence[Picture], layers: int) -> list[list[str]]:
+    """Words of the first layers of each picture."""
+    device, side = next(spae.parameters()).device, spae.config.pixels[1]
+    found: list[list[str]] = []
+    for at in range(0, len(pictures), PICTURES):
+        frames_NHWC = np.stack([load_picture(picture, side) for picture in pictures[at : at + PICTURES]])
+        pixels_BCHW = torch.from_numpy(frames_NHWC).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        found += spae.spell(spae.encode_ids(pixels_BCHW.unsqueeze(2))[:layers])
+    return found
+
+
+def used_pictures(questions: EpisodeList) -> list[int]:
+    """Indices of the pictures that a list shows or asks about."""
+    return sorted({index for episode in questions.episodes for index in (*episode.support, episode.query)})
+
+
+def answers(
+    lm: FrozenLM, questions: Sequence[tuple[str, Sequence[str]]], on_answer: Callable[[int], None] | None = None
+) -> list[tuple[str, str]]:
+    """What a language model answers.
+
+    Args:
+        questions: (prompt, labels) each.
+
+    Returns:
+        For each (what it writes up to the end of the line, the label it finds likeliest).
+    """
+    end = lm.encode("\n")
+    room = 2 + max((len(lm.encode(f" {label}")) for _, labels in questions for label in labels), default=0)
+    found: list[tuple[str, str]] = []
+    for at in range(0, len(questions), ROWS):
+        some = questions[at : at + ROWS]
+        prefix = lm.read([lm.encode(prompt) for prompt, _ in some])
+        written = lm.generate(prefix, room, stop=set(end))
+        weighed = lm.score(prefix, [[lm.encode(f" {label}") + end for label in labels] for _, labels in some])
+        for ids, scores, (_, labels) in zip(written, weighed, some, strict=True):
+            found.append((lm.decode(ids).strip(), labels[int(scores.argmax())]))
+        if on_answer:
+            on_answer(len(found))
+    return found
+
+
+def question(episode: Episode, words: WordsOf, pictures: Sequence[Picture], protocol: FewShotProtocol) -> str:
+    """The prompt of an episode, given the words of every picture of its list."""
+    shown = [Example(tuple(words[index]), pictures[index].label or "") for index in episode.support]
+    labels = episode.labels if protocol.induction else ()
+    return prompts.classification(shown, words[episode.query], labels=labels, repeats=protocol.repeats)
+
+
+def neighbour(episode: Episode, words: WordsOf, pictures: Sequence[Picture]) -> float:
+    """Chance that the label of the shown picture which shares the most words is right; ties are drawn."""
+    asked = Counter(words[episode.query])
+    shared = [sum((asked & Counter(words[index])).values()) for index in episode.support]
+    nearest = [index for index, number in zip(episode.support, shared, strict=True) if number == max(shared)]
+    return sum(pictures[index].label == episode.answer for index in nearest) / len(nearest)
+
+
+def evaluate_list(
+    lm: FrozenLM,
+    questions: EpisodeList,
+    words: WordsOf,
+    protocol: FewShotProtocol,
+    on_answer: Callable[[int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """One row per episode: 1.0 where right, for the model and every control.
+
+    Args:
+        words: of the pictures that are used.
+    """
+    pictures, episodes = questions.pictures, questions.episodes
+    # The same prompts with every picture's words those of another one, the same everywhere.
+    order = np.random.default_rng(protocol.seed).permutation(used_pictures(questions))
+    shuffled = {int(a): words[int(b)] for a, b in zip(order, np.roll(order, 1), strict=True)}
+    told = {int(index): pictures[int(index)].told or ("nothing",) for index in order}
+    found: dict[str, list[tuple[str, str]]] = {}
+    for number, (name, spelling) in enumerate((("words", words), ("shuffled", shuffled), ("told", told))):
+        asked = [(question(episode, spelling, pictures, protocol), episode.labels) for episode in episodes]
+        done = number * len(episodes)
+        found[name] = answers(lm, asked, None if on_answer is None else lambda k, done=done: on_answer(done + k))
+    rows = []
+    for number, episode in enumerate(episodes):
+        row: dict[str, Any] = {"name": f"{questions.name}/{questions.ways}-way/{number}", "chance": 1 / questions.ways}
+        for name, several in found.items():
+            written, likeliest = several[number]
+            prefix = "" if name == "words" else f"{name}_"
+            row[f"{prefix}open"] = float(written == episode.answer)
+            row[f"{prefix}among"] = float(likeliest == episode.answer)
+        row["neighbour"] = neighbour(episode, words, pictures)
+        rows.append(row)
+    return rows
+
+
+def evaluate_fewshot(
+    lm: FrozenLM,
+    spae: Spae,
+    data: Path | None,
+    protocol: FewShotProtocol,
+    out: Path,
+    *,
+    name: str = "fewshot",
+    command: str | None = None,
+    on_episodes: OnEpisodes | None = None,
+) -> dict[str, Any]:
+    """Ask all questions of a protocol; writes out/NAME.json and out/NAME.html and returns the result.
+
+    Raises:
+        MissingFile, DataError: a set is not there. UsageError: prompts longer than the model reads.
+    """
+    deepest = max(protocol.layers)
+    if deepest > len(spae.config.layers):
+        raise ConfigError(f"this tokenizer has {len(spae.config.layers)} layers, not {deepest}")
+    total = 3 * len(protocol.sets) * len(protocol.ways) * len(protocol.layers) * protocol.episodes
+    done, tasks = 0, {}
+    for set_name in protocol.sets:
+        spelled: dict[str, list[str]] = {}
+        for ways in protocol.ways:
+            questions = episode_list(
+                data, set_name, ways=ways, shots=protocol.shots, seed=protocol.seed, count=protocol.episodes
+            )
+            used = used_pictures(questions)
+            fresh = [questions.pictures[index] for index in used if questions.pictures[index].name not in spelled]
+            found = words_of_pictures(spae, fresh, deepest)
+            spelled |= {picture.name: row for picture, row in zip(fresh, found, strict=True)}
+            for layers in protocol.layers:
+                length = prefix_lengths(spae.config)[layers - 1]
+                rows = evaluate_list(
+                    lm,
+                    questions,
+                    {index: spelled[questions.pictures[index].name][:length] for index in used},
+                    protocol,
+                    None if on_episodes is None else lambda k, done=done: on_episodes(done + k, total),
+                )
+                done += 3 * len(rows)
+                tasks[f"{set_name} {ways}-way {length} words"] = {
+                    "n": len(rows),
+                    "episodes_hash": questions.hash,
+                    "mean": summarise(rows, protocol),
+                }
+    result = {
+        "format": FORMAT,
+        "name": name,
+        "command": command or command_line(),
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "hardware": hardware(),
+        "protocol": asdict(protocol),
+        "protocol_hash": protocol.hash,
+        "tasks": tasks,
+    }
+    write_result(out / f"{name}.json", result)
+    write_text(out / f"{name}.html", fewshot_page(result))
+    return result
+
+
+COLUMNS = ("open", "among", "shuffled_open", "shuffled_among", "neighbour", "told_open", "told_among", "chance")
+
+
+def fewshot_page(result: dict[str, Any]) -> str:
+    """The figures of a result as a page: percent right, with 95 % intervals."""
+    rows = []
+    for name, task in result["tasks"].items():
+        cells: list[object] = [name, task["n"]]
+        for column in COLUMNS:
+            value = task["mean"][column]
+            cells.append(f"{100 * value['mean']:.1f} ({100 * value['low']:.1f} to {100 * value['high']:.1f})")
+        rows.append(cells)
+    explained = (
+        "open: the model writes exactly the label. among: the label is the likeliest of those named. shuffled: the "
+        "same prompts with words of other pictures. neighbour: the shown picture that shares the most words. told: "
+        "words of class or caption instead of words of pixels."
+    )
+    body = table(["questions", "n", *(column.replace("_", " ") for column in COLUMNS)], rows, caption="Percent right")
+    return page(
+        "Few-shot questions about pictures, to a language model that reads words",
+        [section("Answers", body, note(explained))],
+        lead=f"{result['command']} at {result['commit'][:12]}, {result['date']}; protocol {result['protocol_hash']}.",
+    )

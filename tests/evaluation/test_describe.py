@@ -1,0 +1,106 @@
+"""A picture or clip as words: in print, as a page, and from the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kinolex import checkpoint
+from kinolex.cli import main
+from kinolex.errors import UsageError
+from kinolex.evaluation.describe import as_text, describe, describe_page
+from kinolex.media import write
+from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
+from kinolex.types import Clip
+
+CONFIG = SpaeConfig(
+    words=("red", "blue", "star", "ring", "<b>"),
+    language_model="",
+    dim=4,
+    layers=((1, 1, 1), (1, 2, 2), (1, 4, 4)),
+    channels=(8,),
+    down=(),
+    encoder_blocks=(1,),
+    decoder_blocks=(1,),
+    middle_blocks=0,
+    norm_groups=4,
+)
+
+
+def model_of(config: SpaeConfig) -> Spae:
+    torch.manual_seed(0)
+    spae = Spae(config).eval()
+    spae.quantizer.set_codebook(codebook_from(torch.randn(5, 4)))
+    return spae
+
+
+def clip_of(frames: int) -> Clip:
+    generator = torch.Generator().manual_seed(1)
+    return Clip(torch.randint(0, 256, (frames, 3, 24, 40), dtype=torch.uint8, generator=generator), Fraction(8))
+
+
+def test_words_lie_where_the_tokenizer_puts_them() -> None:
+    spae, clip = model_of(CONFIG), clip_of(1)
+    (one,) = describe(clip, spae)
+    assert [layer.shape for layer in one.layers] == list(CONFIG.layers) and one.frames == (0,)
+    pixels = torch.from_numpy(one.picture_HWC).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+    (spelled,) = spae.spell(spae.encode_ids(pixels))
+    assert [word for layer in one.layers for word in layer.flat] == spelled
+    assert len(one.prefixes_HWC) == 3 and one.prefixes_HWC[0].shape == (16, 16, 3)
+
+
+def test_of_a_video_evenly_spaced_frames_are_described() -> None:
+    assert [one.frames for one in describe(clip_of(40), model_of(CONFIG), pictures=4)] == [(5,), (15,), (25,), (35,)]
+    assert len(describe(clip_of(2), model_of(CONFIG), pictures=4)) == 2
+
+
+def test_a_tokenizer_of_clips_describes_one_clip() -> None:
+    config = replace(CONFIG, layers=((1, 1, 1), (2, 4, 4)))
+    (one,) = describe(clip_of(8), model_of(config))
+    assert one.frames == (2, 6) and [layer.shape for layer in one.layers] == [(1, 1, 1), (2, 4, 4)]
+
+
+def test_text_shows_a_row_of_words_for_every_row_of_a_layer() -> None:
+    (one,) = describe(clip_of(1), model_of(CONFIG))
+    lines = as_text([one], layers=2).splitlines()
+    assert [line.split() for line in lines if line] == [
+        [one.layers[0][0, 0, 0]],
+        [*one.layers[1][0, 0]],
+        [*one.layers[1][0, 1]],
+    ]
+
+
+def test_the_page_holds_every_word_escaped_and_fetches_nothing() -> None:
+    described = describe(clip_of(1), model_of(CONFIG))
+    replaced = replace(described[0], layers=tuple(np.full_like(layer, "<b>") for layer in described[0].layers))
+    text = describe_page([replaced], "a <picture>")
+    assert text.count("&lt;b&gt;") == 1 + 4 + 16 and "<b>" not in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "3 of 3 layers" in text
+
+
+def test_the_command_prints_words_and_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint.save(tmp_path / "spae", model_of(CONFIG), card="")
+    write(clip_of(1), tmp_path / "in.png")
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["describe", str(tmp_path / "in.png"), "--model", str(tmp_path / "spae"), "--out", str(tmp_path / "p.html")]
+        )
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert set(printed.split()) <= set(CONFIG.words) and len(printed.split()) == 21
+    assert "<!doctype html>" in (tmp_path / "p.html").read_text().lower()
+    with pytest.raises(SystemExit):
+        main(["describe", str(tmp_path / "in.png"), "--model", str(tmp_path / "spae"), "--json", "--layers", "2"])
+    assert [len(layer) for layer in json.loads(capsys.readouterr().out)[0]] == [1, 4]
+
+
+def test_no_pictures_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least 1 picture"):
+        describe(clip_of(1), model_of(CONFIG), pictures=0)
