@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -24,6 +25,12 @@ from kinolex.layers.conv3d import StreamCache
 from kinolex.tokenizers.quantizers import Quantized, ResidualConfig, ResidualQuantizer, VQConfig
 
 KERNEL, LAST_KERNEL = 7, 3
+LOUDNESS = 10.0
+"""Samples are multiplied by this for the network, since usual sound is about a tenth of full scale."""
+UNIT_START = 0.1
+"""Residual units begin with this share of a full answer, so that many of them do not add up."""
+COSINE_START = 0.3
+"""Of the direct path's coefficients over orthonormal ones, so that latents are about one."""
 DILATIONS = (1, 3, 9)
 """Of successive residual units of one stage, then again from the first."""
 
@@ -44,6 +51,10 @@ class SoundStreamConfig:
     decoder_units: tuple[int, ...]
     """Of the decoder at the same widths."""
     quantizer: ResidualConfig
+    direct: bool = False
+    """Add a linear transform of two frames beside encoder and decoder, which starts as the lowest frequencies of a
+    cosine transform and back. It is no part of SoundStream: a short training keeps the waveform with it, which the deep
+    path does not find alone."""
     encoder_activation: Activation = "elu"
     decoder_activation: Activation = "elu"
 
@@ -94,6 +105,7 @@ def nano() -> SoundStreamConfig:
         encoder_units=(0, 2, 2, 2, 1),
         decoder_units=(1, 3, 3, 3, 1),
         quantizer=ResidualConfig(level=level, num_levels=12),
+        direct=True,
         decoder_activation="snake",
     )
 
@@ -107,6 +119,31 @@ class SoundStream(nn.Module):
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.quantizer = ResidualQuantizer(config.quantizer)
+        for module in self.modules():
+            if isinstance(module, Conv1d):
+                # torch's own start shrinks the signal in every layer and adds biases that soon drown it: after a
+                # thousand steps the decoder still listened to little but loudness.
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, ResidualUnit):
+                module.mix.weight.data *= UNIT_START
+        if self.encoder.direct is not None and self.decoder.direct is not None:
+            self._start_as_cosines(self.encoder.direct, self.decoder.direct)
+
+    @torch.no_grad()
+    def _start_as_cosines(self, forth: Conv1d, back: ConvTranspose1d) -> None:
+        hop, dim = self.config.hop, forth.out_channels
+        times_S = (torch.arange(hop) + 0.5) * math.pi / hop
+        cosines_DS = torch.cos(times_S * torch.arange(dim).unsqueeze(1)) * (2 / hop) ** 0.5
+        cosines_DS[0] *= 0.5**0.5
+        for layer in (forth, back.conv):
+            layer.weight.zero_()
+        # The second half of both kernels looks at the frame itself, the first at the one before.
+        forth.weight[:, 0, 0, hop:] = cosines_DS * COSINE_START
+        back.conv.weight[:, :, 0, 1] = cosines_DS.T / COSINE_START
+        for out in (self.encoder.out, self.decoder.out):
+            out.weight *= UNIT_START
 
     def forward(self, samples_B1S: Tensor) -> tuple[Tensor, Quantized]:
         """What a tokenizer makes of samples in [-1, 1]; S must be a multiple of hop."""
@@ -132,13 +169,13 @@ class SoundStream(nn.Module):
             raise ShapeError(
                 f"sound must come as samples_B1S with S a multiple of {self.config.hop}, got {tuple(samples_B1S.shape)}"
             )
-        x_BD1t = self.encoder(rearrange(samples_B1S, "b c s -> b c 1 s"), cache)
+        x_BD1t = self.encoder(rearrange(samples_B1S * LOUDNESS, "b c s -> b c 1 s"), cache)
         return rearrange(x_BD1t, "b d 1 t -> b d t 1 1").float()
 
     def synthesise(self, latents_BDt11: Tensor, cache: StreamCache | None = None) -> Tensor:
         """samples_B1S, float32, of quantized latents."""
         x_B11S = self.decoder(rearrange(latents_BDt11, "b d t 1 1 -> b d 1 t"), cache)
-        return rearrange(x_B11S, "b c 1 s -> b c s").float()
+        return rearrange(x_B11S, "b c 1 s -> b c s").float() / LOUDNESS
 
 
 class Encoder(nn.Module):
@@ -154,10 +191,13 @@ class Encoder(nn.Module):
             stages += [_activation(kind, width), Conv1d(width, wider, 2 * stride, stride=stride)]
         stages += [ResidualUnit(widths[-1], DILATIONS[unit % 3], kind) for unit in range(config.encoder_units[-1])]
         self.stages = nn.ModuleList([*stages, _activation(kind, widths[-1])])
-        self.out = Conv1d(widths[-1], config.quantizer.level.dim, LAST_KERNEL)  # type: ignore[union-attr]
+        dim: int = config.quantizer.level.dim  # type: ignore[union-attr]
+        self.out = Conv1d(widths[-1], dim, LAST_KERNEL)
+        self.direct = Conv1d(1, dim, 2 * config.hop, stride=config.hop) if config.direct else None
 
     def forward(self, x_B11S: Tensor, cache: StreamCache | None = None) -> Tensor:
-        return self.out(_run(self.stages, self.stem(x_B11S, cache), cache), cache)
+        x_BD1t = self.out(_run(self.stages, self.stem(x_B11S, cache), cache), cache)
+        return x_BD1t if self.direct is None else x_BD1t + self.direct(x_B11S, cache)
 
 
 class Decoder(nn.Module):
@@ -172,9 +212,12 @@ class Decoder(nn.Module):
             stages += [ResidualUnit(narrower, DILATIONS[unit % 3], kind) for unit in range(units)]
         self.stages = nn.ModuleList([*stages, _activation(kind, widths[-1])])
         self.out = Conv1d(widths[-1], 1, KERNEL)
+        dim: int = config.quantizer.level.dim  # type: ignore[union-attr]
+        self.direct = ConvTranspose1d(dim, 1, stride=config.hop) if config.direct else None
 
     def forward(self, x_BD1t: Tensor, cache: StreamCache | None = None) -> Tensor:
-        return self.out(_run(self.stages, self.stem(x_BD1t, cache), cache), cache)
+        x_B11S = self.out(_run(self.stages, self.stem(x_BD1t, cache), cache), cache)
+        return x_B11S if self.direct is None else x_B11S + self.direct(x_BD1t, cache)
 
 
 class ResidualUnit(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kinolex.metrics.sound import WINDOWS_AND_BANDS, magnitudes, mel_filters
 
-QUIET = 1e-4
+QUIET = 1e-5
 """Added to mel magnitudes before their logarithm: below, differences are not worth learning."""
 
 
