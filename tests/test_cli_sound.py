@@ -1,0 +1,127 @@
+"""The commands on sound, as a user calls them, on a tiny random tokenizer of sound."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from kinolex import checkpoint, cli, hub
+from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
+from kinolex.errors import TokenError
+from kinolex.media import read_sound, write, write_sound
+from kinolex.tokenizers.quantizers import ResidualConfig, VQConfig
+from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
+from kinolex.types import Clip, Sound
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    config = SoundStreamConfig(
+        rate_hz=16_000,
+        strides=(4, 5),
+        widths=(4, 8, 8),
+        encoder_units=(0, 0, 0),
+        decoder_units=(0, 0, 0),
+        quantizer=ResidualConfig(level=VQConfig(codebook_size=32, dim=4, ema_decay=0.9), num_levels=3),
+    )
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    checkpoint.save(folder, SoundStream(config), card="# tiny")
+    return str(folder)
+
+
+@pytest.fixture
+def sound() -> Sound:
+    return Sound(torch.sin(torch.arange(22_050) / 10).repeat(2, 1) * 0.5, 44_100)
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(argument) for argument in arguments])
+    return int(stopped.value.code or 0)
+
+
+@pytest.mark.parametrize(("option", "levels"), [((), 3), (("--levels", 2), 2), (("--sound-kbps", 8.5), 2)])
+def test_roundtrip_of_a_sound_brings_back_length_rate_and_channels(
+    model: str,
+    sound: Sound,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: tuple[object, ...],
+    levels: int,
+) -> None:
+    write_sound(sound, tmp_path / "in.wav")
+    assert run("roundtrip", tmp_path / "in.wav", tmp_path / "out.flac", "--model", model, "--json", *option) == 0
+
+    facts = json.loads(capsys.readouterr().out)
+    made = read_sound(tmp_path / "out.flac")
+    assert made.samples_CS.shape == sound.samples_CS.shape and made.rate_hz == 44_100
+    assert facts["levels"] == levels and facts["kbps"] == pytest.approx(2 * levels * 4.0, rel=0.01)
+    assert facts["mel_distance"] > 0 and facts["channels"] == 2
+
+
+def test_the_sound_of_a_video_goes_into_a_sound_file(model: str, sound: Sound, tmp_path: Path) -> None:
+    frames_TCHW = torch.zeros(5, 3, 32, 32, dtype=torch.uint8)
+    write(Clip(frames_TCHW, Fraction(10), sound), tmp_path / "in.mp4")
+    assert run("roundtrip", tmp_path / "in.mp4", tmp_path / "out.wav", "--model", model) == 0
+    assert read_sound(tmp_path / "out.wav").duration_s == pytest.approx(0.5, abs=0.05)
+
+
+def test_sound_and_pictures_are_not_mixed_up(
+    model: str, sound: Sound, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sound(sound, tmp_path / "in.wav")
+    write(Clip(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), Fraction(1)), tmp_path / "in.png")
+    for arguments, message in (
+        (("roundtrip", tmp_path / "in.wav", tmp_path / "o.mp4"), "no pictures"),
+        (("encode", tmp_path / "in.wav", tmp_path / "o.safetensors"), "no pictures"),
+        (("roundtrip", tmp_path / "in.png", tmp_path / "o.wav", "--model", model), "holds no sound"),
+        (("roundtrip", tmp_path / "in.png", tmp_path / "o.png", "--model", model), "tokenizer of sound"),
+        (("roundtrip", tmp_path / "in.wav", tmp_path / "o.wav", "--model", "video-nano"), "sound tokenizer"),
+        (("roundtrip", tmp_path / "in.png", tmp_path / "o.png", "--levels", 2), "targets"),
+        (("roundtrip", tmp_path / "in.wav", tmp_path / "o.wav", "--model", model, "--lines", 64), "for pictures"),
+        (("roundtrip", tmp_path / "in.wav", tmp_path / "o.wav", "--model", model, "--levels", 9), "1 to 3 levels"),
+        (
+            ("roundtrip", tmp_path / "in.wav", tmp_path / "o.wav", "--model", model, "--levels", 2, "--sound-kbps", 8),
+            "one of them",
+        ),
+    ):
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.glob("o.*"))
+
+
+def test_tokens_of_sound_are_stored_and_described(
+    model: str, sound: Sound, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = hub.load_sound(model).encode(sound)
+    save_tokens(tokens, tmp_path / "t.safetensors")
+    again = load_any_tokens(tmp_path / "t.safetensors")
+    assert torch.equal(again.ids_Qthw, tokens.ids_Qthw)
+    assert (again.kind, again.extent, again.tokenizer) == (tokens.kind, tokens.extent, tokens.tokenizer)
+    with pytest.raises(TokenError, match="tokens of sound"):
+        load_tokens(tmp_path / "t.safetensors")
+
+    assert run("info", tmp_path / "t.safetensors", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["channels"] == 2
+
+
+def test_info_describes_a_sound_tokenizer(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", model, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["what"], facts["levels"], facts["kbps_per_level"]) == ("sound tokenizer", 3, 4.0)
+
+
+def test_eval_sound_writes_its_result(model: str, sound: Sound, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "set" / "test"
+    folder.mkdir(parents=True)
+    write_sound(sound, folder / "a.wav")
+    rates = ("--sound-kbps", 4, 12, "--opus-kbps", 12)
+    arguments = ("--data", tmp_path / "data", "--sets", "set", "--model", model, "--out", tmp_path / "out", *rates)
+    assert run("eval", "sound", *arguments) == 0
+    result = json.loads((tmp_path / "out" / "sound_tiny.json").read_text())
+    assert result["mean"]["tiny 12 kbit/s kbps"]["mean"] == pytest.approx(12.0, rel=0.02)
