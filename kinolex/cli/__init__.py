@@ -35,7 +35,7 @@ def _data() -> None:
 
 
 def _eval() -> None:
-    """Measure: kinolex eval reconstruction | rate-distortion | generation | understanding | sound | fewshot (see --help)."""
+    """Measure: kinolex eval reconstruction | rate-distortion | generation | understanding | sound | fewshot."""
     raise SystemExit(_run(GROUPS["eval"], ["--help"], "kinolex eval"))
 
 

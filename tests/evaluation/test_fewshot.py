@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from kinolex.data.pictures import Picture
 from kinolex.errors import ConfigError, DataError, UsageError
@@ -17,6 +15,7 @@ from kinolex.evaluation.episodes import EPISODES, HASHES, SETS, Episode, Episode
 from kinolex.evaluation.fewshot import FewShotProtocol, answers, evaluate_fewshot, evaluate_list, neighbour, question
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
+from tests.copying_model import Copier
 
 transformers = pytest.importorskip("transformers", reason="language models need the extra lm")
 tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra lm")
@@ -76,50 +75,6 @@ def test_impossible_lists_are_refused() -> None:
         episode_list(None, "worlds", ways=60)
     with pytest.raises(ConfigError, match="few-shot questions need"):
         FewShotProtocol(layers=(0,))
-
-
-class Copier(nn.Module):
-    """A causal model made by hand: after "Output:" it writes what was written where the same words were shown."""
-
-    def __init__(self, vocab_size: int, tokenizer: Any) -> None:
-        super().__init__()
-        self.table = nn.Embedding(vocab_size, 4)
-        self.config = transformers.GPT2Config(vocab_size=vocab_size, n_positions=4096, bos_token_id=0, eos_token_id=0)
-        self.tokenizer = tokenizer
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.table
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: Any, cache: Any, **_: Any):  # type: ignore[no-untyped-def]
-        before = [[] for _ in input_ids] if cache is None else cache.rows
-        length = input_ids.shape[1]
-        logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
-        rows = []
-        for row, (ids, new, mask) in enumerate(zip(before, input_ids.tolist(), attention_mask.tolist(), strict=True)):
-            known = list(ids)
-            for place, (index, keep) in enumerate(zip(new, mask[-length:], strict=True)):
-                known += [index] if keep else []
-                if keep and (cache is not None or place == length - 1):  # nobody asks for more
-                    logits[row, place, self.next_id(known)] = 20.0
-            rows.append(known)
-        return type("Output", (), {"logits": logits, "cache": Rows(rows)})()
-
-    def next_id(self, ids: list[int]) -> int:
-        text = self.tokenizer.decode(ids)
-        block, _, begun = text.rpartition("###\n")[2].partition("\nOutput:")
-        shown = text.split("###\n")[:-1]
-        known = [one.partition("\nOutput:")[2] for one in shown if one.partition("\nOutput:")[0] == block]
-        goal = (known[0] if known else "\n") + "\n"
-        rest = goal[len(begun) :] if goal.startswith(begun) else "\n"
-        return int(self.tokenizer(rest or "\n", add_special_tokens=False)["input_ids"][0])
-
-
-class Rows:
-    def __init__(self, rows: list[list[int]]) -> None:
-        self.rows = rows
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self.rows = [list(self.rows[index]) for index in indices.tolist()]
 
 
 @pytest.fixture(scope="module")
