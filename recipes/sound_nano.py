@@ -19,9 +19,9 @@ def config() -> SoundTrainConfig:
         data=("fsdd", "esc10", "audio", "grid", "clips", "sequences"),
         steps=7000,
         warm_steps=300,
-        adversarial_steps=1500,
+        adversarial_steps=1000,
         crop_frames=32,
         batch=8,
         world_fraction=0.25,
-        optimizer=OptimizerConfig(muon_lr=0.005, adam_lr=1e-3, warmup_steps=100, ema_decay=0.999),
+        optimizer=OptimizerConfig(muon_lr=0.003, adam_lr=6e-4, warmup_steps=50, ema_decay=0.999),
     )

@@ -97,7 +97,7 @@ def paper() -> SoundStreamConfig:
 
 def nano() -> SoundStreamConfig:
     """16 kHz, 50 frames per second of up to 12 levels of 1024 codes: 0.5 kbit/s a level."""
-    level = VQConfig(codebook_size=1024, dim=32, ema_decay=0.99, lloyd_steps=10)
+    level = VQConfig(codebook_size=1024, dim=64, ema_decay=0.99, lloyd_steps=10)
     return SoundStreamConfig(
         rate_hz=16_000,
         strides=(4, 4, 4, 5),

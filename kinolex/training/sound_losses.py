@@ -12,16 +12,18 @@ from torch import Tensor
 
 from kinolex.metrics.sound import WINDOWS_AND_BANDS, magnitudes, mel_filters
 
-QUIET = 1e-5
-"""Added to mel magnitudes before their logarithm: below, differences are not worth learning."""
+QUIET = 1e-4
+"""Added to mel magnitudes before their logarithm: below, differences
+are not worth learning: their logarithms are steep and noisy enough to drown everything else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundLossWeights:
     log_mel: float = 1.0
-    mel: float = 0.1
+    mel: float = 0.2
     """Of the difference of mel magnitudes themselves, relative to the real ones: it looks at what is loud."""
-    waveform: float = 0.1
+    waveform: float = 0.5
+    """Of the mean absolute difference of samples, relative to the real ones."""
     commitment: float = 0.05
     adversarial: float = 0.02
     feature: float = 0.1
