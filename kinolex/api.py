@@ -485,6 +485,10 @@ def _describe_model(folder: Path) -> dict[str, Any]:
     }
 
 
+MAX_NAMED = 200
+"""Names that info spells out; of more it gives the number."""
+
+
 def _describe_network(folder: Path, what: str | None) -> dict[str, Any]:
     """Of a network that is no tokenizer: what it is, and what it can be asked for."""
     if what == checkpoint.LANGUAGE_MODEL:
@@ -504,7 +508,8 @@ def _describe_network(folder: Path, what: str | None) -> dict[str, Any]:
         facts |= {"levels": config.quantizer.num_levels, "kbps_per_level": config.kbps_per_level}
     for name in ("tokenizer", "tasks", "words"):
         if value := getattr(config, name, None):
-            facts[name] = value if isinstance(value, str) else " ".join(map(str, value))
+            few = isinstance(value, str) or len(value) <= MAX_NAMED
+            facts[name] = (value if isinstance(value, str) else " ".join(map(str, value))) if few else len(value)
     return facts
 
 

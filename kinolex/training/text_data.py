@@ -172,7 +172,7 @@ class TextSet:
         labels = self._random_labels(dice, ways)
         alike, moved = float(dice.uniform(0.35, 1.0)), bool(dice.random() < 0.5)
         rounds = [int(index) for _ in range(shots) for index in dice.permutation(ways)]
-        asked = [*rounds, *(int(index) for index in dice.integers(0, ways, int(dice.integers(1, 5))))]
+        asked = [*rounds, *(int(index) for index in dice.integers(0, ways, int(dice.integers(2, 9))))]
         named = bool(dice.random() < 0.6)
         pieces: list[Piece] = [(prompts.induction(labels), SHOWN)] if named else []
         for number, way in enumerate(asked):
