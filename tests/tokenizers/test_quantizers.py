@@ -239,6 +239,16 @@ def test_fsq_values_lie_evenly_in_minus_one_to_one_and_ids_are_mixed_radix(level
     assert torch.equal((digits * quantizer.radix).sum(dim=1, keepdim=True), quantized.ids_BQthw)
 
 
+def test_codes_that_start_from_k_means_are_nearer_than_drawn_ones() -> None:
+    latents = latents_for(2, 0, (1, 16, 8, 8))
+    errors = []
+    for steps in (0, 8):
+        torch.manual_seed(0)
+        quantizer = build_quantizer(VQConfig(codebook_size=16, dim=2, ema_decay=0.9, lloyd_steps=steps)).train()
+        errors.append(float(quantizer(latents).losses["commitment"].detach()))
+    assert errors[1] < 0.8 * errors[0]
+
+
 def test_wrong_shapes_ids_and_configs_raise_named_errors() -> None:
     quantizer = build_quantizer(FSQConfig(levels=(4, 4)))
     with pytest.raises(ShapeError, match="D=2"):
@@ -251,6 +261,7 @@ def test_wrong_shapes_ids_and_configs_raise_named_errors() -> None:
         lambda: LFQConfig(num_bits=0),
         lambda: FSQConfig(levels=(1, 4)),
         lambda: VQConfig(codebook_size=1, dim=4),
+        lambda: VQConfig(codebook_size=4, dim=4, lloyd_steps=-1),
         lambda: ResidualConfig(level=LFQConfig(num_bits=4), num_levels=0),
     ):
         with pytest.raises(ConfigError):
