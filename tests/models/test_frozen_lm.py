@@ -134,10 +134,10 @@ def test_a_folder_of_transformers_loads_and_nothing_else_does(lm: FrozenLM, tmp_
     loaded = FrozenLM.load(tmp_path / "lm")
     assert torch.equal(loaded.read(PROMPTS).logits_BV, lm.read(PROMPTS).logits_BV)
     assert loaded.encode("the red ball") == lm.encode("the red ball")
-    assert hub.load_lm(tmp_path / "lm").fingerprint == lm.fingerprint
+    assert hub.load_lm(tmp_path / "lm").fingerprint == loaded.fingerprint
     assert checkpoint.what_is(tmp_path / "lm") == checkpoint.LANGUAGE_MODEL
     facts = api.info(tmp_path / "lm")
-    assert facts["fingerprint"] == lm.fingerprint and facts["words"] == len(lm.word_ids()) > 5
+    assert facts["fingerprint"] == loaded.fingerprint and facts["words"] == len(loaded.word_ids()) > 5
     weights = tmp_path / "lm" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     for name, error in ((tmp_path / "lm", CheckpointError), (tmp_path, CheckpointError), ("nowhere", UnknownModel)):
