@@ -124,6 +124,7 @@ class SoundStream(nn.Module):
                 # torch's own start shrinks the signal in every layer and adds biases that soon drown it: after a
                 # thousand steps the decoder still listened to little but loudness.
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, ResidualUnit):

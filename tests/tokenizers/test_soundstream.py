@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -172,7 +173,10 @@ def test_what_does_not_fit_is_refused_by_name(tokenizer: SoundTokenizer) -> None
     with pytest.raises(TokenError, match="damaged"):
         tokenizer.decode(replace(tokens, ids_Qthw=tokens.ids_Qthw + 32))
     picture = Tokens(
-        torch.zeros(3, 1, 1, 1, dtype=torch.int64), "video", "a" * 64, Extent(frames=1, height=1, width=1, fps=1)
+        torch.zeros(3, 1, 1, 1, dtype=torch.int64),
+        "video",
+        "a" * 64,
+        Extent(frames=1, height=1, width=1, fps=Fraction(1)),
     )  # type: ignore[arg-type]
     with pytest.raises(TokenError, match="decodes sound only"):
         tokenizer.decode(picture)  # type: ignore[arg-type]
