@@ -76,7 +76,9 @@ def test_codes_start_after_the_warm_up_from_many_latents_and_discriminators_join
 
 
 def test_training_brings_the_sound_nearer(tmp_path: Path) -> None:
-    longer = replace(config(), steps=40, warm_steps=40, adversarial_steps=0, batch=4)
+    # Without the cosine transform, whose start leaves a network this small little to learn.
+    model = replace(config().model, direct=False)
+    longer = replace(config(), model=model, steps=40, warm_steps=40, adversarial_steps=0, batch=4)
     trainer = SoundTrainer(longer, [], tmp_path)
     losses = [trainer._step(step)[0]["loss"] for step in range(40)]
     assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
