@@ -319,6 +319,7 @@ def compress(
     prior: Prior,
     config: CompressConfig | None = None,
     *,
+    sound_tokenizer: SoundTokenizer | None = None,
     lines: int | None = None,
     on_frames: OnFrames = _silent,
 ) -> CompressReport:
@@ -327,6 +328,7 @@ def compress(
     Args:
         prior: of the tokenizer, see hub.load_prior.
         config: rate and chunks.
+        sound_tokenizer: makes the sound tokens; None makes it Opus.
         lines: scale the short side down to this many lines first; None keeps the size.
 
     Raises:
@@ -350,7 +352,8 @@ def compress(
                 frames += clip.num_frames
                 on_frames(frames, reader.info.frames)
 
-        for data in compress_stream(counted(), tokenizer, prior, config, sound=sound):
+        pieces = compress_stream(counted(), tokenizer, prior, config, sound=sound, sound_tokenizer=sound_tokenizer)
+        for data in pieces:
             file.write(data)
             size += len(data)
     assert extent is not None  # a reader gives at least one frame or raises
@@ -375,6 +378,7 @@ def decompress(
     target: str | Path,
     find_coder: FindCoder = shipped_coder,
     *,
+    sound_tokenizer: SoundTokenizer | None = None,
     on_lost: Callable[[Lost], None] | None = None,
     on_frames: OnFrames = _silent,
 ) -> Extent:
@@ -382,6 +386,7 @@ def decompress(
 
     Args:
         find_coder: by default the shipped models are searched.
+        sound_tokenizer: that made the sound tokens, where they are some; None searches the shipped ones.
         on_lost: called for every damaged stretch, which then holds the picture before it; None makes damage an error.
 
     Raises:
@@ -399,10 +404,10 @@ def decompress(
             broken.append(error)
 
     with _open_klx(source) as file:
-        sound = read_sound(file, tolerate=on_lost is not None, up_to_damage=True)
+        sound = read_sound(file, tolerate=on_lost is not None, up_to_damage=True, tokenizer=sound_tokenizer)
         total = _frames_in(file)
         file.seek(0)
-        clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost)
+        clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost, sound_tokenizer=sound_tokenizer)
         extent = write_stream(reported(up_to_damage(clips), total, on_frames), target, sound)
     for error in broken:
         raise type(error)(f"{error}; {target} holds the {extent.frames} frames before")

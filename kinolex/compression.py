@@ -35,9 +35,10 @@ from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estim
 from kinolex.errors import ConfigError, DamagedStream, StreamError, UsageError
 from kinolex.media import resize_frames
 from kinolex.metrics import bits_per_pixel
-from kinolex.soundtracks import SoundPackets, decode_sound, encode_sound, open_decoder
+from kinolex.soundtracks import SoundPackets, decode_sound, encode_sound, open_decoder, sound_words
 from kinolex.tokenizers.base import check_fingerprint
 from kinolex.tokenizers.quantizers import FSQConfig
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Sound, Tokens
 
@@ -67,8 +68,8 @@ class CompressConfig:
     kbps: float | None = None
     """The same in kilobits per second."""
     chunk_frames: int = CHUNK_FRAMES
-    sound_kbps: float = 32.0
-    """Of the Opus track."""
+    sound_kbps: float | None = None
+    """Of the sound: by default 32 as Opus and 6 as tokens."""
 
     def __post_init__(self) -> None:
         targets = [value for value in (self.quality, self.bpp, self.kbps) if value is not None]
@@ -89,6 +90,7 @@ def compress_stream(
     config: CompressConfig | None = None,
     *,
     sound: Sound | None = None,
+    sound_tokenizer: SoundTokenizer | None = None,
 ) -> Iterator[bytes]:
     """A video, cut anywhere, as the bytes of a .klx file, chunk by chunk.
 
@@ -96,6 +98,7 @@ def compress_stream(
         clips: pieces of one size and rate; their own sound is ignored.
         prior: of the tokenizer, see hub.load_prior.
         sound: of the whole video, from its first frame on.
+        sound_tokenizer: makes the sound tokens; None makes it Opus.
 
     Yields:
         Bytes; joined they are the file. The delay is config.chunk_frames.
@@ -104,7 +107,9 @@ def compress_stream(
         UsageError: no frame came.
     """
     config = config or CompressConfig()
-    coded = encode_sound(sound, kbps=config.sound_kbps) if sound is not None and sound.num_samples else None
+    coded = None
+    if sound is not None and sound.num_samples:
+        coded = encode_sound(sound, kbps=config.sound_kbps, tokenizer=sound_tokenizer)
     encoder: StreamEncoder | None = None
     spent, step = 0, (FULL_SIZE_QUALITY if config.quality is None else config.quality) // 5
     for chunk, is_last in _chunks(clips, config.chunk_frames):
@@ -223,6 +228,7 @@ def decompress_stream(
     *,
     limits: Limits | None = None,
     on_lost: Callable[[Lost], None] | None = None,
+    sound_tokenizer: SoundTokenizer | None = None,
 ) -> Iterator[Clip]:
     """The pictures and the sound of a .klx file, piece by piece as its bytes come.
 
@@ -232,6 +238,7 @@ def decompress_stream(
         limits: larger files are refused.
         on_lost: called for every stretch that was damaged or is missing, which then holds the picture before it; None
             raises the named error instead, after everything before the damage has been given out.
+        sound_tokenizer: that made the sound tokens, where they are some; None searches the shipped ones.
 
     Yields:
         Clips of the original size and rate, each with its part of the sound.
@@ -254,7 +261,7 @@ def decompress_stream(
         header = decoder.header
         assert header is not None
         if header.track is not None:
-            sound = sound or _SoundQueue(header.sound_head, header.track)
+            sound = sound or _SoundQueue(header.sound_head, header.track, sound_tokenizer)
             sound.put(packets)
             shown += clip.num_frames
             wanted = shown * header.track.rate_hz * header.fps.denominator // header.fps.numerator
@@ -318,8 +325,8 @@ def _tokens_of(run: Iterable[Piece | Gap], packets: list[bytes | None]) -> Itera
 class _SoundQueue:
     """Packets in, exactly as much sound out as the pictures last; silence where it has ended."""
 
-    def __init__(self, head: bytes, track: SoundTrack) -> None:
-        self._decoder, self._rate_hz = open_decoder(head), track.rate_hz
+    def __init__(self, head: bytes, track: SoundTrack, tokenizer: SoundTokenizer | None) -> None:
+        self._decoder, self._rate_hz = open_decoder(head, tokenizer), track.rate_hz
         self._packets: deque[bytes | None] = deque()
         self._decoded_CS: NDArray[Any] = np.zeros((self._decoder.channels, 0), np.float32)
         self._taken = 0
@@ -402,12 +409,17 @@ def describe(file: BinaryIO) -> dict[str, Any]:
         "chunks": len(chunks),
         "independent_chunks": sum(not chunk.continued for chunk in chunks),
         "scales": ", ".join(f"{scale}/16" for scale in scales),
-        "sound": "none" if header.track is None else f"opus, {header.track.channels} channels",
+        "sound": sound_words(header.sound_head),
     }
 
 
 def read_sound(
-    file: BinaryIO, *, limits: Limits | None = None, tolerate: bool = False, up_to_damage: bool = False
+    file: BinaryIO,
+    *,
+    limits: Limits | None = None,
+    tolerate: bool = False,
+    up_to_damage: bool = False,
+    tokenizer: SoundTokenizer | None = None,
 ) -> Sound | None:
     """The whole sound of a .klx file, without decoding a picture; None if it has none.
 
@@ -415,6 +427,7 @@ def read_sound(
         limits: larger files are refused.
         tolerate: silence where the file is damaged, instead of an error.
         up_to_damage: the sound before the damage, instead of an error.
+        tokenizer: that made the sound tokens, where they are some; None searches the shipped ones.
 
     Raises:
         StreamError, DamagedStream, TruncatedStream: as codec.parser.Parser. UnreadableMedia: as media.opus.
@@ -440,18 +453,23 @@ def read_sound(
         if not up_to_damage:
             raise
     header = parser.header
-    return decode_sound(header.sound_head, packets, samples) if header is not None and header.sound_head else None
+    if header is None or not header.sound_head:
+        return None
+    return decode_sound(header.sound_head, packets, samples, tokenizer)
 
 
 # --- in memory ---
 
 
-def compress(what: Clip | Tokens, model: str | Path = hub.DEFAULT, **options: Any) -> bytes:
+def compress(
+    what: Clip | Tokens, model: str | Path = hub.DEFAULT, *, sound_model: str | Path | None = None, **options: Any
+) -> bytes:
     """A clip or tokens as the bytes of a .klx file.
 
     Args:
-        what: a clip is tokenized, and its sound is stored as Opus; tokens are stored as they are.
+        what: a clip is tokenized, and its sound is stored as Opus or tokens; tokens are stored as they are.
         model: shipped name, folder, or hub repository; for tokens the one that made them.
+        sound_model: of a sound tokenizer, such as "sound-nano"; None stores Opus.
         options: of CompressConfig, for clips: quality=, bpp= or kbps=, chunk_frames=, sound_kbps=.
 
     Raises:
@@ -464,7 +482,10 @@ def compress(what: Clip | Tokens, model: str | Path = hub.DEFAULT, **options: An
         if options:
             raise ConfigError(f"tokens are stored as they are, so {', '.join(options)} cannot be chosen any more")
         return codec.compress(what, prior, frames_per_latent=tokenizer.pixels_per_token[0])
-    return b"".join(compress_stream([what], tokenizer, prior, CompressConfig(**options), sound=what.sound))
+    sound_tokenizer = None if sound_model is None else hub.load_sound(sound_model)
+    config = CompressConfig(**options)
+    pieces = compress_stream([what], tokenizer, prior, config, sound=what.sound, sound_tokenizer=sound_tokenizer)
+    return b"".join(pieces)
 
 
 def decompress(data: bytes, model: str | Path | None = None) -> Clip:

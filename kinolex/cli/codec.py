@@ -17,7 +17,8 @@ def compress(
     rate_kbps: float | None = None,
     lines: int | None = None,
     chunk_frames: int = 49,
-    sound_kbps: float = 32.0,
+    sound_kbps: float | None = None,
+    sound_model: str | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
@@ -34,7 +35,8 @@ def compress(
         rate_kbps: the same in kilobits per second.
         lines: scale the short side down to this first; by default the size stays.
         chunk_frames: frames that are coded together: a seek decodes so many, and damage costs so many.
-        sound_kbps: of the sound, in kilobits per second.
+        sound_kbps: of the sound, in kilobits per second; by default 32 as Opus and 6 as tokens.
+        sound_model: store the sound as tokens of this tokenizer, such as sound-nano, instead of as Opus.
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
@@ -44,8 +46,11 @@ def compress(
     config = CompressConfig(quality=quality, bpp=bpp, kbps=rate_kbps, chunk_frames=chunk_frames, sound_kbps=sound_kbps)
     tokenizer = load(model, device)
     prior = hub.load_prior(model, tokenizer)
+    sounds = None if sound_model is None else hub.load_sound(sound_model).to(device)
     with frames_bar(source.name) as bar:
-        report = api.compress(source, target, tokenizer, prior, config, lines=lines, on_frames=bar)
+        report = api.compress(
+            source, target, tokenizer, prior, config, sound_tokenizer=sounds, lines=lines, on_frames=bar
+        )
     for name, wanted, got in (("bpp", bpp, report.bits_per_pixel), ("rate-kbps", rate_kbps, report.kbps)):
         if wanted is not None and got > 1.01 * wanted:
             print(
@@ -60,6 +65,7 @@ def decompress(
     source: Source,
     target: Target,
     model: str | None = None,
+    sound_model: str | None = None,
     frame: int | None = None,
     tolerate: bool = False,
     json: bool = False,
@@ -72,20 +78,24 @@ def decompress(
         source: written by kinolex compress.
         target: .mp4, .webm, .gif, or .png .jpg .webp for one frame.
         model: that made the file; by default the shipped ones are searched.
+        sound_model: that made the sound tokens, where they are some; by default the shipped ones are searched.
         frame: only this one, counted from 0, into an image; reads no more of the file than it needs.
         tolerate: hold the picture over what is damaged or missing instead of stopping there.
         json: print what was written as JSON.
     """
-    from kinolex import api
+    from kinolex import api, hub
     from kinolex.compression import Lost, coder_of
 
     lost: list[Lost] = []
     if frame is not None:
         extent = api.decompress_frame(source, target, frame, coder_of(model))
     else:
+        sounds = None if sound_model is None else hub.load_sound(sound_model)
         with frames_bar(source.name) as bar:
             on_lost = lost.append if tolerate else None
-            extent = api.decompress(source, target, coder_of(model), on_lost=on_lost, on_frames=bar)
+            extent = api.decompress(
+                source, target, coder_of(model), sound_tokenizer=sounds, on_lost=on_lost, on_frames=bar
+            )
     size = f"{extent.width}x{extent.height}"
     facts: dict[str, Any] = {"file": str(target), "frames": extent.frames, "size": size, "fps": str(extent.fps)}
     if tolerate:

@@ -1,0 +1,146 @@
+"""Sound in .klx files, as Opus or as tokens: what was put in is heard again, in time, through loss and damage."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from kinolex import checkpoint
+from kinolex.codec.priors import PlainPrior
+from kinolex.codec.sound_track import track_of
+from kinolex.compression import CompressConfig, compress_stream, decompress_stream, describe, read_sound
+from kinolex.errors import DamagedStream, UnknownModel
+from kinolex.soundtracks import TOKENS_KBPS, decode_sound, encode_sound, open_decoder, sound_words
+from kinolex.tokenizers.quantizers import VQConfig
+from kinolex.tokenizers.quantizers.residual import ResidualConfig
+from kinolex.tokenizers.sound import SoundTokenizer
+from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
+from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.types import Clip, Sound
+
+CONFIG = SoundStreamConfig(
+    rate_hz=8000,
+    strides=(4, 5, 8),
+    widths=(4, 4, 8, 8),
+    encoder_units=(0, 0, 1, 1),
+    decoder_units=(0, 0, 1, 1),
+    quantizer=ResidualConfig(level=VQConfig(codebook_size=1000, dim=4, ema_decay=0.99), num_levels=8),
+)
+
+
+@pytest.fixture
+def sounds() -> SoundTokenizer:
+    torch.manual_seed(2)
+    return SoundTokenizer(SoundStream(CONFIG), "5c" * 32)
+
+
+def noise(seconds: float, rate_hz: int = 8000, channels: int = 1) -> Sound:
+    samples_CS = torch.randn(channels, round(seconds * rate_hz), generator=torch.Generator().manual_seed(0))
+    return Sound((0.2 * samples_CS).clamp(-1, 1), rate_hz)
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (8000, 2), (44_100, 2)])
+def test_tokens_are_heard_as_their_tokenizer_decodes_them(sounds: SoundTokenizer, rate_hz: int, channels: int) -> None:
+    sound = noise(1.03, rate_hz, channels)
+    coded = encode_sound(sound, kbps=4.0 * channels, tokenizer=sounds)
+    track = track_of(coded.head)
+
+    heard = decode_sound(coded.head, coded.packets, coded.num_samples, sounds)
+    tokens = sounds.encode(sound, 8)
+    wanted = sounds.decode(replace(tokens, extent=replace(tokens.extent, samples=coded.num_samples, rate_hz=8000)))
+
+    assert track.tokens is not None and track.tokens.num_levels == 8 and track.tokens.source_rate_hz == rate_hz
+    assert heard.rate_hz == 8000 and heard.samples_CS.shape == (channels, round(1.03 * 8000))
+    assert torch.allclose(heard.samples_CS, wanted.samples_CS, atol=1e-4)
+    assert sound_words(coded.head) == f"tokens of 8 levels, {channels} channels"
+
+
+def test_a_rate_is_kept_by_leaving_out_levels(sounds: SoundTokenizer) -> None:
+    sound = noise(8.0)
+    for kbps in (0.1, 1.0, 2.0, None):
+        coded = encode_sound(sound, kbps=kbps, tokenizer=sounds)
+        tokens = track_of(coded.head).tokens
+        assert tokens is not None and tokens.id_bits == 10
+        spent_kbps = 8 * sum(len(packet) for packet in coded.packets) / 8.0 / 1000
+        assert spent_kbps <= max(0.5, kbps or TOKENS_KBPS) * 1.03
+        assert tokens.num_levels == max(1, min(8, int((kbps or TOKENS_KBPS) / 0.499)))
+
+
+def test_a_lost_packet_is_silence_and_sound_goes_on_after_it(sounds: SoundTokenizer) -> None:
+    coded = encode_sound(noise(2.0), tokenizer=sounds)
+    samples = track_of(coded.head).packet_samples
+    lost = [*coded.packets[:2], None, *coded.packets[3:]]
+
+    whole, holed = (decode_sound(coded.head, packets, None, sounds).samples_CS for packets in (coded.packets, lost))
+
+    assert torch.equal(whole[:, : 2 * samples], holed[:, : 2 * samples])
+    assert not holed[:, 2 * samples : 3 * samples].any() and holed[:, 3 * samples :].abs().max() > 0
+
+
+def test_a_video_with_sound_tokens_gives_them_out_beside_its_pictures(
+    sounds: SoundTokenizer, tiny_tokenizer: VideoTokenizer
+) -> None:
+    frames_TCHW = torch.randint(256, (40, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    sound, fps = noise(40 / 24, 16_000), Fraction(24)
+    prior, config = PlainPrior(64), CompressConfig(chunk_frames=9, sound_kbps=2.0)
+    clip = Clip(frames_TCHW, fps)
+    data = b"".join(compress_stream([clip], tiny_tokenizer, prior, config, sound=sound, sound_tokenizer=sounds))
+
+    def coder(_header: object) -> tuple[VideoTokenizer, PlainPrior]:
+        return tiny_tokenizer, prior
+
+    pieces = list(decompress_stream([data[:100], data[100:]], coder, sound_tokenizer=sounds))
+    whole = read_sound(io.BytesIO(data), tokenizer=sounds)
+
+    assert whole is not None and whole.num_samples == math.ceil(40 / 24 * 8000)
+    joined_CS = torch.cat([piece.sound.samples_CS for piece in pieces if piece.sound is not None], dim=1)
+    assert torch.equal(joined_CS, whole.samples_CS[:, : joined_CS.shape[1]])
+    assert abs(joined_CS.shape[1] - whole.num_samples) <= 1
+    assert describe(io.BytesIO(data))["sound"] == "tokens of 4 levels, 1 channels"
+    with pytest.raises(UnknownModel):
+        read_sound(io.BytesIO(data))
+
+
+def test_tracks_that_their_tokenizer_cannot_have_made_are_damage(sounds: SoundTokenizer) -> None:
+    coded = encode_sound(noise(0.5), tokenizer=sounds)
+    for at, value in ((12, 8001), (20, 161)):  # rate, samples per latent frame
+        head = coded.head[:at] + value.to_bytes(4, "little") + coded.head[at + 4 :]
+        with pytest.raises(DamagedStream, match="another rate or length"):
+            open_decoder(head, sounds)
+    with pytest.raises(DamagedStream, match="levels"):
+        open_decoder(coded.head[:10] + bytes([9]) + coded.head[11:], sounds)
+    full = b"\xff" * len(coded.packets[0])
+    with pytest.raises(DamagedStream, match="beyond the 1000 ids"):
+        decode_sound(coded.head, [full], None, sounds)
+
+
+def test_a_file_with_sound_tokens_goes_through_the_commands(
+    sounds: SoundTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kinolex import cli
+    from kinolex.media import read, write
+
+    checkpoint.save(tmp_path / "sounds", sounds.model, card="")
+    frames_TCHW = torch.full((10, 3, 32, 32), 90, dtype=torch.uint8)
+    write(Clip(frames_TCHW, Fraction(10), noise(1.0, 16_000)), tmp_path / "in.mp4")
+    model = ["--sound-model", str(tmp_path / "sounds")]
+
+    def run(*arguments: str | Path) -> None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        assert ended.value.code == 0
+
+    run("compress", tmp_path / "in.mp4", tmp_path / "a.klx", *model, "--sound-kbps", "1")
+    run("decompress", tmp_path / "a.klx", tmp_path / "back.mp4", *model)
+    capsys.readouterr()
+    run("info", tmp_path / "a.klx", "--json")
+
+    assert "tokens of 2 levels" in capsys.readouterr().out
+    back = read(tmp_path / "back.mp4")
+    assert back.num_frames == 10 and back.sound is not None and abs(back.sound.duration_s - 1.0) < 0.05
