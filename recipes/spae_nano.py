@@ -30,7 +30,7 @@ def config() -> SpaeTrainConfig:
             ("worlds", 0.2),
         ),
         worlds=3000,
-        steps=2400,
+        steps=1600,
         batch=24,
         optimizer=OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.995),
     )
