@@ -25,7 +25,7 @@ def config() -> GeneratorTrainConfig:
             lines=64,
             **(PRESETS["nano"] | {"factors": (64, 64), "digits": (4,) * 6}),
         ),
-        sources=(DrawSource(name="worlds-64", clips=6000, crop=64, batch=16, share=1.0, max_bodies=2, conditions=1),),
+        sources=(DrawSource(name="worlds-64", clips=3000, crop=64, batch=16, share=1.0, max_bodies=2, conditions=1),),
         clip_latents=7,
-        steps=4000,
+        steps=2400,
     )
