@@ -36,6 +36,8 @@ MIN_NEWS, NOISES = 0.04, 8.0
 SILENCE = 1e-5
 MIN_TAIL_S = 0.006
 """A tone that begins later before the end is not heard; codecs fade in and out there."""
+RISE_S, MIN_RISE = 0.015, 1.15
+"""A tone makes the sound louder: by this factor over such a time. What tokenizers decode jumps between frames."""
 PITCH_WINDOW_S, MIN_PITCH_WINDOW_S, LOUDNESS_WINDOW_S = 0.09, 0.025, 0.02
 PITCH_RANGE_HZ = (
     PITCH_HZ * PITCH_RADIUS / max(SIZES.values()) / 1.25,
@@ -65,7 +67,7 @@ def onsets(sound: Sound) -> tuple[Onset, ...]:
     starts: list[int] = []
     for peak in _peaks(samples, rate_hz):
         start = _start(samples, peak, starts[-1] if starts else None, rate_hz)
-        if start is not None and start < len(samples) - int(MIN_TAIL_S * rate_hz):
+        if start is not None and start < len(samples) - int(MIN_TAIL_S * rate_hz) and _rises(samples, start, rate_hz):
             starts.append(start)
     found = []
     for index, start in enumerate(starts):
@@ -123,6 +125,15 @@ def _start(samples: Array, peak: int, last: int | None, rate_hz: int) -> int | N
     return begin + int(np.flatnonzero(size > 0.3 * strongest)[0])
 
 
+def _rises(samples: Array, start: int, rate_hz: int) -> bool:
+    span = int(RISE_S * rate_hz)
+    before = samples[max(0, start - span) : max(0, start - int(GUARD_S * rate_hz))]
+    after = samples[start : start + span]
+    if not len(before):
+        return True
+    return bool((after**2).mean() > MIN_RISE**2 * (before**2).mean() + SILENCE**2)
+
+
 def _learned_from(end: int, last: int | None, rate_hz: int) -> int:
     """Where the ringing before `end` may be learned from: a tone's first milliseconds follow no recursion."""
     first = 0 if last is None else last + int(ATTACK_S * rate_hz)
@@ -137,7 +148,7 @@ def _rule(samples: Array, end: int, last: int | None, rate_hz: int) -> tuple[Arr
     windows = np.lib.stride_tricks.sliding_window_view(samples[learn : end - 1], ORDER)
     targets = samples[learn + ORDER : end]
     gram = windows.T @ windows
-    gram += np.eye(ORDER) * (RIDGE * np.trace(gram))
+    gram += np.eye(ORDER) * (RIDGE * np.trace(gram) + SILENCE**2)
     rule = np.linalg.solve(gram, windows.T @ targets)
     return rule, float(np.sqrt(((targets - windows @ rule) ** 2).mean()))
 
@@ -158,7 +169,7 @@ def _added(samples: Array, start: int, last: int | None, following: int, rate_hz
     powers = modes ** np.arange(start - begin + len(after))[:, None]
     known = powers[: end - begin]
     gram = known.conj().T @ known
-    gram += np.eye(ORDER) * (RIDGE * np.trace(gram).real)
+    gram += np.eye(ORDER) * (RIDGE * np.trace(gram).real + SILENCE**2)
     sizes = np.linalg.solve(gram, known.conj().T @ samples[begin:end])
     return after - (powers[start - begin :] @ sizes).real
 
