@@ -16,16 +16,9 @@ from kinolex.training.token_draws import DrawSource
 
 def config() -> GeneratorTrainConfig:
     return GeneratorTrainConfig(
-        tokenizer="magvit2-world-nano",
-        network=MaskedConfig(
-            tokenizer="",
-            tasks=TASK_NAMES,
-            words=WORDS,
-            max_words=16,
-            lines=64,
-            **(PRESETS["nano"] | {"factors": (64, 64), "digits": (4,) * 6}),
-        ),
-        sources=(DrawSource(name="worlds-64", clips=3000, crop=64, batch=16, share=1.0, max_bodies=2, conditions=1),),
+        tokenizer="magvit2-nano",
+        network=MaskedConfig(tokenizer="", tasks=TASK_NAMES, words=WORDS, max_words=16, **PRESETS["nano"]),
+        sources=(DrawSource(name="worlds-128", clips=1600, crop=128, batch=8, share=1.0, max_bodies=2, conditions=1),),
         clip_latents=7,
-        steps=2400,
+        steps=1000,
     )

@@ -55,8 +55,8 @@ def config() -> MultimodalTrainConfig:
         network=network,
         sources=(MaterialSource(name="worlds-64", clips=4000),),
         stages=(
-            MixStage(name="pictures first", steps=600, shares=STILL_FIRST),
-            MixStage(name="all tasks", steps=2800, shares=ALL),
+            MixStage(name="pictures first", steps=400, shares=STILL_FIRST),
+            MixStage(name="all tasks", steps=2000, shares=ALL),
             MixStage(name="what is asked most", steps=600, shares=ASKED_MOST),
         ),
         batch_tokens=8 * 640,
