@@ -35,7 +35,7 @@ def _data() -> None:
 
 
 def _eval() -> None:
-    """Measure: kinolex eval reconstruction | rate-distortion | generation | understanding | sound | fewshot."""
+    """Measure: kinolex eval reconstruction | rate-distortion | generation | understanding | sound and others."""
     raise SystemExit(_run(GROUPS["eval"], ["--help"], "kinolex eval"))
 
 
@@ -71,6 +71,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "generation": evaluation.generation,
         "fewshot": words.fewshot,
         "sound": evaluation.sound,
+        "multimodal": evaluation.multimodal,
         "understanding": understanding.understanding,
     },
 }

@@ -1,4 +1,4 @@
-"""Measured results: eval reconstruction, rate-distortion, generation, sound."""
+"""Measured results: eval reconstruction, rate-distortion, generation, sound, multimodal."""
 
 from __future__ import annotations
 
@@ -236,3 +236,59 @@ def sound(
         if key.endswith(shown)
     }
     show(facts | {"result": str(out / f"{result['name']}.json")}, json)
+
+
+def multimodal(
+    out: Path = Path("out/eval"),
+    model: str = "poet-world-nano",
+    captions: int = 40,
+    max_bodies: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    guidance: float = 0.0,
+    window: int = 16,
+    seed: int = 0,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """A multimodal generator of worlds: attributes of captions, sync of picture and sound, sound and words for clips.
+
+    Example: kinolex eval multimodal --captions 40 --out out/eval
+
+    Args:
+        out: gets multimodal_MODEL.json.
+        model: shipped name, folder, or hub repository.
+        captions: held-out worlds that are asked for.
+        max_bodies: of a world.
+        temperature: of drawing tokens.
+        top_p: draw among the likeliest tokens of this total probability only.
+        guidance: how strongly words are followed; 0 is off.
+        window: tokens that a pass looks at.
+        seed: of the first caption.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    check_device(device)
+    from kinolex.evaluation.multimodal import MultimodalProtocol, evaluate_multimodal
+    from kinolex.generation.decoding import DecodeConfig
+    from kinolex.generation.multimodal import load_multimodal
+    from kinolex.sampling.choose import Choice
+
+    choice = Choice(temperature=temperature, top_p=top_p)
+    decoding = DecodeConfig(text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
+    protocol = MultimodalProtocol(
+        captions=captions,
+        max_bodies=max_bodies,
+        temperature=temperature,
+        top_p=top_p,
+        guidance=guidance,
+        window=window,
+        seed=seed,
+    )
+    name = Path(model).name
+    with frames_bar("multimodal", "captions") as bar:
+        result = evaluate_multimodal(
+            load_multimodal(model).to(device), protocol, decoding, out, model_name=name, on_clip=bar
+        )
+    figures = {key: round(value["mean"], 3) for key, value in result["mean"].items()}
+    show(figures | {"written to": str(out / f"multimodal_{name}.json")}, json)
