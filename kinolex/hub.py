@@ -95,16 +95,17 @@ def load_spae(name: str | Path = WORD_TOKENIZER) -> tuple[Spae, str]:
 
 
 def name_of(fingerprint: str) -> str:
-    """The shipped tokenizer with this fingerprint.
+    """The shipped tokenizer, of pictures or of sound, with this fingerprint.
 
     Raises:
         UnknownModel: none has it.
     """
-    for name in shipped():
+    names = shipped() + shipped(checkpoint.SOUND_TOKENIZER)
+    for name in names:
         if checkpoint.read_description(PRETRAINED / name)["fingerprint"] == fingerprint:
             return name
     raise UnknownModel(
-        f"no shipped model has fingerprint {fingerprint[:16]} (there are {', '.join(shipped())}); "
+        f"no shipped model has fingerprint {fingerprint[:16]} (there are {', '.join(names)}); "
         "name the one that made the file"
     )
 

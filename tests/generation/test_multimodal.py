@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kinolex import checkpoint
+from kinolex import checkpoint, hub
 from kinolex.data.worlds import WorldConfig, render
 from kinolex.errors import ConfigError, UsageError
 from kinolex.generation.decoding import DecodeConfig
@@ -204,3 +204,23 @@ def test_a_generator_comes_back_from_its_folder_with_the_tokenizers_it_was_made_
     assert loaded.model.config == config and loaded.frames == 9 and loaded.fps == 12
     with pytest.raises(ConfigError, match="knows the video ids"):
         MultimodalGenerator(loaded.model, generator.video, sound, "")
+
+
+def test_the_shipped_generator_finds_its_tokenizers_and_makes_picture_and_sound(tmp_path: Path) -> None:
+    poet = load_multimodal()
+
+    report = fulfil(
+        Request(task="text-to-both", text="a small red ball bounces twice on wood"),
+        tmp_path / "ball.mp4",
+        poet,
+        DecodeConfig(window=16),
+    )
+
+    made = read(tmp_path / "ball.mp4")
+    assert (made.num_frames, made.height, made.width, made.fps) == (17, 64, 64, 12)
+    assert made.sound is not None and made.sound.duration_s == pytest.approx(17 / 12, abs=0.05)
+    assert report.passes < 0.5 * report.tokens
+    assert {poet.video.fingerprint, poet.sound.fingerprint} == {
+        hub.load("magvit2-world-nano").fingerprint,
+        hub.load_sound().fingerprint,
+    }
