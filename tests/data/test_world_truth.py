@@ -121,9 +121,9 @@ def test_other_captions_are_refused(caption: str) -> None:
 
 
 def test_a_caption_asks_exactly_for_what_the_scene_is() -> None:
-    wide = WorldConfig(frames=33, width=128)
     counts = set()
     for seed in range(2000):
+        wide = WorldConfig(frames=(9, 17, 33, 49)[seed % 4], width=128)
         scene = draw_scene(seed, wide)
         every = asked_of(describe(scene, wide.duration_s))
         assert len(every) == len(scene.bodies)
