@@ -31,7 +31,7 @@ FIRST_SEED = 5_000_000
 """Below the seeds that networks learn from."""
 RENDERED, DECODED = 200, 60
 """Worlds; those that tokenizers decode are the first of one body."""
-TOKENIZERS = ("magvit-nano", "magvit2-nano")
+TOKENIZERS = ("magvit-nano", "magvit2-nano", "magvit2-world-nano")
 BLUR_PX, NOISE_LEVELS = 0.7, 4.0
 SYNC_CLIPS = ((17, 24), (33, 24), (17, 12))
 """Frames and frames per second of the clips whose sync is measured, 64x64, one body."""
