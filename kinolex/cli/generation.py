@@ -115,7 +115,7 @@ def generate(
     from kinolex.sampling.parallel import ParallelConfig
     from kinolex.tasks.multimodal import TASKS
 
-    task = task or _task_for(text, source, sound_for, picture_for)
+    task = _task_for(task, text, source, sound_for, picture_for)
     choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
     if task in TASKS:
         others = {"mask": mask, "frames": frames, "grow": grow, "panorama": panorama, "put-back": put_back}
@@ -136,8 +136,8 @@ def generate(
             made = fulfil(request, target, multimodal, decoding, on_span=lambda _kind, done, total: bar(done, total))
         show(made.as_dict(), json)
         return
-    if sound_for is not None or picture_for is not None or structure is not None:
-        raise UsageError(f"{task} makes pictures from pictures; leave out --sound-for, --picture-for and --structure")
+    if structure is not None:
+        raise UsageError(f"{task} keeps no structure; --structure is for the task stylisation")
     wish = Wish(
         task=task,
         text=text,
@@ -159,10 +159,21 @@ def generate(
     show(report.as_dict(), json)
 
 
-def _task_for(text: str, source: Path | None, sound_for: Path | None, picture_for: Path | None) -> str:
-    """The task that what is given asks for."""
-    if sound_for is not None:
-        return "video-to-sound"
-    if picture_for is not None:
-        return "sound-to-video"
-    return "text-to-both" if text and source is None else "frame-prediction"
+def _task_for(
+    task: str | None, text: str, source: Path | None, sound_for: Path | None, picture_for: Path | None
+) -> str:
+    """The task that what is given asks for. Raises UsageError where options ask for several."""
+    from kinolex.errors import UsageError
+
+    for option, given, meant in (
+        ("--sound-for", sound_for, "video-to-sound"),
+        ("--picture-for", picture_for, "sound-to-video"),
+    ):
+        if given is None:
+            continue
+        if task not in (None, meant) or source is not None or (sound_for is not None and picture_for is not None):
+            raise UsageError(
+                f"{option} is the task {meant} and names its source; leave out --task, --from and the other"
+            )
+        return meant
+    return task or ("text-to-both" if text and source is None else "frame-prediction")

@@ -7,6 +7,7 @@ One window of the clip length that the model was trained on, at its rate and siz
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -21,7 +22,7 @@ from kinolex.api import refuse_same
 from kinolex.errors import ConfigError, UsageError
 from kinolex.generation.decoding import DecodeConfig, OnSpan, decode_sequence
 from kinolex.masks import HIDDEN
-from kinolex.media import fit_short_side, read, write
+from kinolex.media import fit_short_side, probe, read, write
 from kinolex.media.opening import replacing
 from kinolex.media.resample import resample_sound
 from kinolex.media.sound import read_sound, write_sound
@@ -368,12 +369,14 @@ def make_of(
 ) -> tuple[Made, Clip | None]:
     """What a request asks for, in memory, and the source it was made from. Errors as fulfil."""
     task = task_named(request.task)
-    source = None if request.source is None else read(request.source)
+    # Sound that is made for a video goes beside all of it; other tasks look at one window of their source.
+    whole = task.asked == ("sound",)
+    source = None if request.source is None else _read(request.source, None if whole else generator)
     heard = source.sound if source is not None else None
     if request.heard is not None:
-        heard = _sound_in(request.heard)
+        heard = _sound_in(request.heard, generator)
     clip = None if source is None else generator.clip_of(source)
-    structure = None if request.structure is None else generator.clip_of(read(request.structure))
+    structure = None if request.structure is None else generator.clip_of(_read(request.structure, generator))
     material = generator.material(
         task,
         text=request.text,
@@ -385,13 +388,20 @@ def make_of(
     )
     found, passes, tokens = generator.make(task, material, config, on_span=on_span)
     made = generator.finish(task, material, found, clip or structure)
-    return replace(made, passes=passes, tokens=tokens), source if task.asked == ("sound",) else None
+    return replace(made, passes=passes, tokens=tokens), source if whole else None
 
 
-def _sound_in(path: Path) -> Sound:
+def _read(path: Path, generator: MultimodalGenerator | None) -> Clip:
+    """A video or image; of a video only what one window of the generator shows."""
+    if generator is None:
+        return read(path)
+    return read(path, max_frames=math.ceil(generator.frames / generator.fps * probe(path).fps) + 1)
+
+
+def _sound_in(path: Path, generator: MultimodalGenerator) -> Sound:
     if path.suffix.lower() in SOUND_SUFFIXES:
         return read_sound(path)
-    sound = read(path).sound
+    sound = _read(path, generator).sound
     if sound is None:
         raise UsageError(f"{path} holds no sound; give a sound file, or a video that has some")
     return sound

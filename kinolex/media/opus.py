@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kinolex.errors import MediaError, UnreadableMedia
 from kinolex.media.opening import reason
-from kinolex.media.timing import round_half_up
+from kinolex.media.resample import resample_sound
 from kinolex.types import Sound
 
 RATE_HZ = 48_000
@@ -118,13 +118,4 @@ def decode_opus(head: bytes, packets: Iterable[bytes | None], num_samples: int |
 
 def at_opus_rate(sound: Sound) -> NDArray[Any]:
     """samples_CS at 48 kHz, as many as its length says to the nearest sample."""
-    layout = "mono" if sound.samples_CS.shape[0] == 1 else "stereo"
-    wanted = round_half_up(Fraction(sound.num_samples * RATE_HZ, sound.rate_hz))
-    samples_CS = sound.samples_CS.cpu().numpy().astype(np.float32)
-    if sound.rate_hz != RATE_HZ and sound.num_samples:
-        resampler = AudioResampler(format="fltp", layout=layout, rate=RATE_HZ)
-        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples_CS), format="fltp", layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = sound.rate_hz, 0, Fraction(1, sound.rate_hz)
-        parts = [*resampler.resample(frame), *resampler.resample(None)]
-        samples_CS = np.concatenate([samples_CS[:, :0], *(part.to_ndarray() for part in parts)], axis=1)[:, :wanted]
-    return np.pad(samples_CS, ((0, 0), (0, wanted - samples_CS.shape[1])))
+    return resample_sound(sound, RATE_HZ).samples_CS.cpu().numpy().astype(np.float32)
