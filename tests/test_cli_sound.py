@@ -125,3 +125,23 @@ def test_eval_sound_writes_its_result(model: str, sound: Sound, tmp_path: Path) 
     assert run("eval", "sound", *arguments) == 0
     result = json.loads((tmp_path / "out" / "sound_tiny.json").read_text())
     assert result["mean"]["tiny 12 kbit/s kbps"]["mean"] == pytest.approx(12.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--sound-for", "a.mp4", "--from", "b.mp4"),
+        ("--sound-for", "a.mp4", "--picture-for", "b.wav"),
+        ("--picture-for", "a.wav", "--task", "text-to-video"),
+        ("--text", "a red ball", "--frames", "9"),
+        ("--task", "inpaint-central", "--structure", "a.mp4"),
+    ],
+)
+def test_options_that_ask_for_several_tasks_are_refused(
+    options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["generate", str(tmp_path / "out.mp4"), *options])
+
+    assert ended.value.code == 2 and "leave out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

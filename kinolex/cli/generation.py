@@ -137,7 +137,7 @@ def generate(
         show(made.as_dict(), json)
         return
     if structure is not None:
-        raise UsageError(f"{task} keeps no structure; --structure is for the task stylisation")
+        raise UsageError(f"{task} keeps no structure; leave out --structure, or choose the task stylisation")
     wish = Wish(
         task=task,
         text=text,

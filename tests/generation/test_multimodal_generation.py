@@ -128,6 +128,21 @@ def test_a_source_is_shown_at_the_rate_length_and_size_of_the_model(generator: M
     assert heard.samples_CS[0, 3000] == pytest.approx(0.25, abs=1e-3)
 
 
+def test_of_a_long_source_one_window_is_read(generator: MultimodalGenerator, video: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    asked: list[int | None] = []
+
+    def counting(path: Path, max_frames: int | None = None) -> Clip:
+        asked.append(max_frames)
+        return read(path, max_frames=max_frames)
+
+    monkeypatch.setattr("kinolex.generation.multimodal.read", counting)
+    short, _ = make_of(Request(task="image-to-video", source=video), generator, DecodeConfig(window=16))
+    whole, beside = make_of(Request(task="video-to-sound", source=video), generator, DecodeConfig(window=16))
+
+    assert asked == [19, None]  # 9 frames at 12 a second are 18 at 24
+    assert short.clip is not None and whole.sound is not None and beside is not None and beside.num_frames == 24
+
+
 def test_words_by_another_name_are_understood_and_unknown_ones_named(generator: MultimodalGenerator) -> None:
     assert generator.text_ids("A red ball bounces twice on wood.").tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(UsageError, match="'blue'"):
