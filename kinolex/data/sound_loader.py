@@ -36,12 +36,16 @@ class SoundLoaderConfig:
     seed: int
     world_fraction: float = 0.0
     """Share of the batch that is the sound of worlds."""
+    shares: tuple[float, ...] | None = None
+    """Of the packs among all that is not worlds, in their order; None draws them by the root of their lengths."""
     gain_db: tuple[float, float] = (-18.0, 9.0)
     """Loudness is changed by a gain drawn from here, as long as nothing clips."""
 
     def __post_init__(self) -> None:
         if min(self.crop, self.batch) < 1 or not 0.0 <= self.world_fraction <= 1.0:
             raise ConfigError(f"need crop and batch of at least 1 and world_fraction in 0..1, got {self}")
+        if self.shares is not None and (min(self.shares, default=0) < 0 or sum(self.shares) <= 0):
+            raise ConfigError(f"shares cannot be below 0, nor all 0, got {self.shares}")
         if self.gain_db[0] > self.gain_db[1]:
             raise ConfigError(f"gain_db must be a range from low to high, got {self.gain_db}")
 
@@ -61,8 +65,10 @@ class SoundLoader:
         self.packs, self.config, self.rate_hz = packs, config, rate_hz
         # A crop can start in as many places as an item has samples; short items are found in one place at least.
         self._ends = [np.cumsum([max(item.samples, config.crop) for item in pack.items]) for pack in packs]
+        if config.shares is not None and len(config.shares) != len(packs):
+            raise ConfigError(f"{len(packs)} packs need as many shares, got {config.shares}")
         # The root lets small collections be heard without letting one file be heard all the time.
-        weights = np.sqrt([float(ends[-1]) for ends in self._ends])
+        weights = np.array(config.shares or [float(ends[-1]) ** 0.5 for ends in self._ends])
         self._shares = weights / weights.sum() if len(weights) else weights
 
     def batch(self, step: int) -> Tensor:

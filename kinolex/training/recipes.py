@@ -30,6 +30,7 @@ from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
 from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.quantizers.base import world_size
+from kinolex.tokenizers.soundstream import SoundStream
 from kinolex.training.clip_features_run import ClipFeaturesTrainConfig, ClipFeaturesTrainer
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
@@ -138,6 +139,13 @@ def initial_model(config: TrainConfig, init: str | Path) -> Network:
     return model.train().requires_grad_(True)
 
 
+def _initial_sound(config: SoundTrainConfig, init: str | Path) -> SoundStream:
+    model = hub.load_sound(init).model
+    if model.config != config.model:
+        raise CheckpointError(f"{init} is another architecture than the recipe's; choose weights that fit it")
+    return model.train().requires_grad_(True)
+
+
 def _what_fits(config: TrainConfig, theirs: Network, init: str | Path) -> Network:
     torch.manual_seed(config.seed)
     model = build_network(config.model)
@@ -183,7 +191,7 @@ def train_from_recipe(
 
     Raises:
         UsageError: minutes that are not positive, or as load_recipe; anything but a tokenizer for several processes;
-            clip features, sound or probes on another device than the CPU, the first two from other weights.
+            clip features, sound or probes on another device than the CPU, the first from other weights.
     """
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
@@ -207,9 +215,9 @@ def train_from_recipe(
             raise UsageError("a probe trains on the CPU, in one process; leave out device")
         return _train_probe(config, data, out, minutes, cache, init, Path(recipe).name)
     if isinstance(config, SoundTrainConfig):
-        if device != "cpu" or init is not None or world_size() > 1:
-            raise UsageError("sound trains from scratch, on the CPU, in one process; leave out device and init")
-        return _train_sound(config, data, out, minutes, cache, Path(recipe).name)
+        if device != "cpu" or world_size() > 1:
+            raise UsageError("sound trains on the CPU, in one process; leave out device")
+        return _train_sound(config, data, out, minutes, cache, init, Path(recipe).name)
     features = data / FEATURES
     with joined(device) as device:
         cache = Path(cache) if cache is not None else out / "packs"
@@ -319,12 +327,20 @@ def _train_probe(
 
 
 def _train_sound(
-    config: SoundTrainConfig, data: Path, out: Path, minutes: float | None, cache: str | Path | None, name: str
+    config: SoundTrainConfig,
+    data: Path,
+    out: Path,
+    minutes: float | None,
+    cache: str | Path | None,
+    init: str | Path | None,
+    name: str,
 ) -> Path:
     packs = open_sound_packs(config, data, Path(cache) if cache is not None else out / "packs")
-    trainer = SoundTrainer(config, packs, out)
+    trainer = SoundTrainer(config, packs, out, model=None if init is None else _initial_sound(config, init))
     model = trainer.run(minutes=minutes)
+    start = "" if init is None else f", from the weights of {init}"
     done = f"{trainer.counters.step} of {config.steps}"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on {', '.join(config.data)} and worlds.\n"
+    heard = f"{', '.join(config.data)} and worlds"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on {heard}{start}.\n"
     checkpoint.save(out / "weights", model, card=card, dtype=torch.bfloat16)
     return out / "weights"

@@ -12,11 +12,6 @@ from torch import Tensor
 
 from kinolex.metrics.sound import WINDOWS_AND_BANDS, magnitudes, mel_filters
 
-QUIET = 1e-4
-"""Added to mel magnitudes before their logarithm: below, differences
-are not worth learning: their logarithms are steep and noisy enough to drown everything else."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundLossWeights:
     log_mel: float = 1.0
@@ -27,17 +22,21 @@ class SoundLossWeights:
     commitment: float = 0.05
     adversarial: float = 0.02
     feature: float = 0.1
+    quiet: float = 1e-4
+    """Added to mel magnitudes before their logarithm: differences below it are not learned. Their logarithms are steep
+    and noisy enough to drown everything else at first; a trained network can go down to metrics.sound.FLOOR, and
+    then learns not to hiss where nothing sounds."""
 
 
-def spectral_terms(made_B1S: Tensor, real_B1S: Tensor, rate_hz: int) -> dict[str, Tensor]:
-    """log_mel: mean over scales of the mean |difference| of log10 mel magnitudes. mel: of the magnitudes, relative.
+def spectral_terms(made_B1S: Tensor, real_B1S: Tensor, rate_hz: int, *, quiet: float) -> dict[str, Tensor]:
+    """log_mel: mean over scales of the mean |difference| of log10 (mel magnitudes + quiet). mel: of the magnitudes, relative.
     waveform: mean |difference| over mean |real|."""
     made_BS, real_BS = made_B1S.squeeze(1), real_B1S.squeeze(1)
     logs, linears = [], []
     for window, bands in WINDOWS_AND_BANDS:
         filters = mel_filters(window, bands, rate_hz)
         made, real = magnitudes(made_BS, window) @ filters, magnitudes(real_BS, window) @ filters
-        logs.append(((made + QUIET).log10() - (real + QUIET).log10()).abs().mean())
+        logs.append(((made + quiet).log10() - (real + quiet).log10()).abs().mean())
         linears.append((made - real).abs().mean() / real.mean().clamp_min(1e-4))
     return {
         "log_mel": torch.stack(logs).mean(),

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -54,6 +55,11 @@ class SoundTrainConfig:
     adversarial_steps: int = 0
     """Last steps, in which discriminators teach the decoder."""
     world_fraction: float = 0.0
+    shares: tuple[float, ...] | None = None
+    """Of the collections; None draws them by the root of their lengths."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the arithmetic of a step. The rounding of bfloat16 is a hiss 50 decibels below the signal, under which nothing
+    is learned; float32 takes 1.4 times as long on a CPU with bfloat16 instructions."""
     losses: SoundLossWeights = field(default_factory=SoundLossWeights)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     discriminator: SoundDiscriminatorConfig = field(default_factory=SoundDiscriminatorConfig)
@@ -98,6 +104,7 @@ class SoundTrainer:
             batch=config.batch,
             seed=config.seed,
             world_fraction=config.world_fraction,
+            shares=config.shares,
         )
         self.loader = SoundLoader(packs, loader, rate_hz=config.model.rate_hz)
         described = {name: value for name, value in asdict(config).items() if name != "save_every"}
@@ -147,13 +154,13 @@ class SoundTrainer:
             started = True
         adversarial = step >= config.steps - config.adversarial_steps
         real_B1S = self.loader.batch(step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._arithmetic():
             if started:
                 made_B1S, quantized = self.model(real_B1S)
                 ids_BQthw, terms = quantized.ids_BQthw, {"commitment": quantized.losses["commitment"]}
             else:
                 made_B1S, ids_BQthw, terms = self.model.synthesise(self.model.latents(real_B1S)), None, {}
-        terms |= spectral_terms(made_B1S, real_B1S, config.model.rate_hz)
+        terms |= spectral_terms(made_B1S, real_B1S, config.model.rate_hz, quiet=config.losses.quiet)
         if adversarial:
             terms |= self.adversary.generator_terms(made_B1S, real_B1S)
         loss = torch.stack([getattr(config.losses, name) * term for name, term in terms.items()]).sum()
@@ -170,6 +177,9 @@ class SoundTrainer:
         self._follow(step)
         return figures, ids_BQthw
 
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
     def _quantizer_is_started(self) -> bool:
         return all(bool(level.is_initialised) for level in self.model.quantizer.levels)
 
@@ -181,7 +191,7 @@ class SoundTrainer:
         batches = -(-wanted // (config.batch * config.crop_frames))
         latents = []
         for index in range(batches):
-            with torch.autocast("cpu", torch.bfloat16):
+            with self._arithmetic():
                 latents_BDt11 = self.model.latents(self.loader.batch(config.steps + index))
             latents.append(rearrange(latents_BDt11, "b d t 1 1 -> 1 d (b t) 1 1"))
         # One long row of frames; the quantizer does not look at neighbours.
