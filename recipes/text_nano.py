@@ -22,7 +22,7 @@ def config() -> TextTrainConfig:
         heads=6,
         inner=512,
         max_length=1024,
-        steps=1600,
+        steps=2000,
         rows=12,
         length=320,
         optimizer=OptimizerConfig(muon_lr=0.02, adam_lr=3e-3, ema_decay=0.99),

@@ -1,7 +1,8 @@
 """Text for a small language model: English, and patterns of random words in context. No picture is looked at.
 
     tinyshakespeare (train part), captions of worlds (scenes are drawn as numbers, not rendered), lists of labels
-    patterns: "Input: < random words >  Output: random label" and pairs of sequences, in the layout of tasks.prompts
+    patterns: "Input: < random words >  Output: random label" and pairs of sequences, in the layout of tasks.prompts;
+    random words that are said again, where every word teaches to look back
 
 A tiny model learns to use examples in context only where text is full of them, so a large share of this text is made
 of such patterns. Their words and labels are drawn at random from the vocabulary, anew for every document: nothing in
@@ -36,7 +37,15 @@ TRAIN_PART = 0.9
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 END = "<|end|>"
 """Between documents."""
-SHARES = {"play": 0.2, "captions": 0.08, "labels": 0.1, "classes": 0.42, "sequences": 0.12, "told": 0.08}
+SHARES = {
+    "play": 0.12,
+    "captions": 0.06,
+    "labels": 0.08,
+    "classes": 0.38,
+    "sequences": 0.1,
+    "repeats": 0.2,
+    "told": 0.06,
+}
 """Of documents by kind."""
 
 SHOWN, PROSE, ANSWER = 0, 1, 2
@@ -198,6 +207,11 @@ class TextSet:
             pieces.append((prompts.BREAK + prompts.asked(before), SHOWN))
             pieces.append((f" <{prompts.spelled(after)} >\n", ANSWER if number else SHOWN))
         return pieces
+
+    def _repeats(self, dice: np.random.Generator) -> list[Piece]:
+        """Random words, said again once or twice."""
+        said = "".join(f" {word}" for word in self._random_words(dice, int(dice.integers(8, 60))))
+        return [(said, SHOWN), *[(said, ANSWER)] * int(dice.integers(1, 3))]
 
     def _told(self, dice: np.random.Generator) -> list[Piece]:
         """Words of a caption, shuffled among random ones; the answer is the caption."""
