@@ -3,7 +3,7 @@
     roundtrip   file -> tokens -> file      encode     file -> token file     decode       token file -> file
     info        anything -> what it is      compress   file -> .klx           decompress   .klx -> file
 
-All but info stream: memory does not grow with the length of the video.
+All but info stream: memory does not grow with the length of the video. Sound alone has its verbs in kinolex.sound_api.
 """
 
 from __future__ import annotations
@@ -40,10 +40,8 @@ from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
 from kinolex.errors import MissingFile, StreamError, UsageError
 from kinolex.media import VideoReader, VideoWriter, probe, resize_frames, write
 from kinolex.media.opening import replacing
-from kinolex.media.sound import read_sound as read_sound_file
-from kinolex.media.sound import track_of, write_sound
+from kinolex.media.sound import track_of
 from kinolex.metrics import PSNR_CAP_DB, bits_per_pixel
-from kinolex.metrics.sound import SI_SDR_CAP_DB, multi_scale_mel_distance, si_sdr_db
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.soundstream import SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
@@ -168,77 +166,6 @@ def roundtrip(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SoundReport:
-    """What a round trip of sound did; all figures are of this run."""
-
-    source: str
-    target: str
-    model: str
-    seconds_of_sound: float
-    rate_hz: int
-    channels: int
-    levels: int
-    tokens: int
-    kbps: float
-    """Raw: log2 of the vocabulary times the tokens of all channels, over the duration; no entropy coding."""
-    mel_distance: float
-    """Multi-scale, at the file's rate, mean over channels, see kinolex.metrics.sound.multi_scale_mel_distance."""
-    si_sdr_db: float
-    """Mean over channels."""
-    seconds: float
-    times_real_time: float
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def roundtrip_sound(
-    source: str | Path,
-    target: str | Path,
-    tokenizer: SoundTokenizer,
-    *,
-    model_name: str = "",
-    levels: int | None = None,
-) -> SoundReport:
-    """A sound, or the sound of a video, through the tokenizer and back into a file.
-
-    Args:
-        source: anything that sounds and FFmpeg reads.
-        target: .wav or .flac.
-        levels: codebook levels to keep; None keeps all.
-
-    Raises:
-        UsageError: the target is the source, or levels that the tokenizer does not have.
-        UnsupportedMedia: another target, a source without sound. KinolexError: of the media and tokenizer layers.
-    """
-    source, target = Path(source), Path(target)
-    refuse_same(source, target)
-    sound = read_sound_file(source)
-    began = time.monotonic()
-    tokens = tokenizer.encode(sound, levels)
-    made = tokenizer.decode(tokens)
-    seconds = time.monotonic() - began
-    write_sound(made, target)
-    pair = made.samples_CS, sound.samples_CS
-    heard = sound.num_samples > 0
-    return SoundReport(
-        source=source.name,
-        target=target.name,
-        model=model_name or tokenizer.fingerprint[:12],
-        seconds_of_sound=sound.duration_s,
-        rate_hz=sound.rate_hz,
-        channels=sound.samples_CS.shape[0],
-        levels=tokens.ids_Qthw.shape[0],
-        tokens=tokens.num_tokens,
-        kbps=tokens.num_tokens * math.log2(tokenizer.vocab_size) / sound.duration_s / 1000 if heard else 0.0,
-        mel_distance=float(multi_scale_mel_distance(*pair, sound.rate_hz).mean()) if heard else 0.0,
-        si_sdr_db=float(si_sdr_db(*pair).mean()) if heard else -SI_SDR_CAP_DB,
-        seconds=seconds,
-        times_real_time=sound.duration_s / seconds,
-    )
-
-
 def encode(
     source: str | Path,
     target: str | Path,
@@ -249,8 +176,7 @@ def encode(
 ) -> Tokens:
     """A media file into a token file (.safetensors); sound is not stored. Arguments and errors as of roundtrip."""
     source, target = Path(source), Path(target)
-    if target.suffix.lower() != TOKEN_SUFFIX:
-        raise UsageError(f"tokens are written as {TOKEN_SUFFIX}, got {target}; name it {target.stem}{TOKEN_SUFFIX}")
+    check_token_target(target)
     _check_lines(lines)
     ids, extent, frames = [], None, 0
     with VideoReader(source) as reader:
@@ -566,6 +492,12 @@ def write_stream(clips: Iterator[Clip], target: Path, sound: Sound | None) -> Ex
 def _check_lines(lines: int | None) -> None:
     if lines is not None and lines < 1:
         raise UsageError(f"lines must be at least 1, got {lines}; leave it out to keep the size")
+
+
+def check_token_target(target: Path) -> None:
+    """Raises UsageError for a suffix that is not a token file's."""
+    if target.suffix.lower() != TOKEN_SUFFIX:
+        raise UsageError(f"tokens are written as {TOKEN_SUFFIX}, got {target}; name it {target.stem}{TOKEN_SUFFIX}")
 
 
 def refuse_same(source: Path, target: Path) -> None:

@@ -21,6 +21,7 @@ RING_2 = {
     "compression",
     "soundtracks",
     "api",
+    "sound_api",
     "generation",
     "training",
     "evaluation",

@@ -15,7 +15,7 @@ from kinolex.errors import TokenError
 from kinolex.media import read_sound, write, write_sound
 from kinolex.tokenizers.quantizers import ResidualConfig, VQConfig
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
-from kinolex.types import Clip, Sound
+from kinolex.types import Clip, Extent, Sound, Tokens
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,15 @@ def test_sound_and_pictures_are_not_mixed_up(
     write(Clip(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), Fraction(1)), tmp_path / "in.png")
     for arguments, message in (
         (("roundtrip", tmp_path / "in.wav", tmp_path / "o.mp4"), "no pictures"),
-        (("encode", tmp_path / "in.wav", tmp_path / "o.safetensors"), "no pictures"),
+        (("encode", tmp_path / "in.wav", tmp_path / "o.safetensors", "--model", "video-nano"), "no pictures"),
         (("roundtrip", tmp_path / "in.png", tmp_path / "o.wav", "--model", model), "holds no sound"),
         (("roundtrip", tmp_path / "in.png", tmp_path / "o.png", "--model", model), "tokenizer of sound"),
         (("roundtrip", tmp_path / "in.wav", tmp_path / "o.wav", "--model", "video-nano"), "sound tokenizer"),
-        (("roundtrip", tmp_path / "in.png", tmp_path / "o.png", "--levels", 2), "targets"),
+        (("roundtrip", tmp_path / "in.png", tmp_path / "o.png", "--levels", 2), "for sound alone"),
+        (("encode", tmp_path / "in.png", tmp_path / "o.safetensors", "--sound-kbps", 2), "for sound alone"),
+        (("encode", tmp_path / "in.wav", tmp_path / "o.safetensors", "--model", model, "--lines", 64), "for pictures"),
+        (("encode", tmp_path / "in.wav", tmp_path / "o.wav", "--model", model), "tokens are written as .safetensors"),
+        (("encode", tmp_path / "in.png", tmp_path / "o.safetensors", "--model", model), "holds no sound"),
         (("roundtrip", tmp_path / "in.wav", tmp_path / "o.wav", "--model", model, "--lines", 64), "for pictures"),
         (("roundtrip", tmp_path / "in.wav", tmp_path / "o.wav", "--model", model, "--levels", 9), "1 to 3 levels"),
         (
@@ -93,6 +97,59 @@ def test_sound_and_pictures_are_not_mixed_up(
         assert run(*arguments) == 2
         assert message in capsys.readouterr().err
         assert not list(tmp_path.glob("o.*"))
+
+
+@pytest.mark.parametrize(("option", "levels"), [((), 3), (("--levels", 1), 1), (("--sound-kbps", 8.5), 2)])
+def test_a_sound_is_encoded_into_a_token_file_and_decoded_from_it(
+    model: str, sound: Sound, tmp_path: Path, option: tuple[object, ...], levels: int
+) -> None:
+    write_sound(sound, source := tmp_path / "in.wav")
+    tokens, tokenizer = tmp_path / "t.safetensors", hub.load_sound(model)
+    assert run("encode", source, tokens, "--model", model, *option) == 0
+    assert run("decode", tokens, tmp_path / "out.wav", "--model", model) == 0
+
+    direct = tokenizer.encode(read_sound(source), levels)
+    assert torch.equal(load_any_tokens(tokens).ids_Qthw, direct.ids_Qthw)
+    write_sound(tokenizer.decode(direct), tmp_path / "direct.wav")
+    assert (tmp_path / "out.wav").read_bytes() == (tmp_path / "direct.wav").read_bytes()
+    assert read_sound(tmp_path / "out.wav").samples_CS.shape == sound.samples_CS.shape
+
+
+def test_a_file_chooses_its_kind_of_tokens_and_tokens_find_the_shipped_model_that_made_them(
+    model: str, sound: Sound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PRETRAINED", Path(model).parent)
+    monkeypatch.setattr(hub, "SOUND", "tiny")
+    write_sound(sound, tmp_path / "in.flac")
+    write(Clip(torch.zeros(5, 3, 32, 32, dtype=torch.uint8), Fraction(10), sound), tmp_path / "in.mp4")
+
+    assert run("encode", tmp_path / "in.flac", tmp_path / "a.safetensors") == 0
+    assert run("encode", tmp_path / "in.mp4", tmp_path / "b.safetensors", "--model", "tiny") == 0
+    for tokens in ("a.safetensors", "b.safetensors"):
+        assert load_any_tokens(tmp_path / tokens).kind == "sound"
+        assert run("decode", tmp_path / tokens, tmp_path / "out.wav") == 0
+        assert read_sound(tmp_path / "out.wav").duration_s == pytest.approx(0.5, abs=0.05)
+
+
+def test_tokens_are_not_decoded_as_what_they_are_not(
+    model: str, sound: Sound, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tokens(hub.load_sound(model).encode(sound), heard := tmp_path / "heard.safetensors")
+    extent = Extent(frames=1, height=8, width=8, fps=Fraction(1))
+    save_tokens(
+        Tokens(torch.zeros(1, 1, 1, 1, dtype=torch.int64), "video", "f" * 64, extent), tmp_path / "s.safetensors"
+    )
+    for arguments, message in (
+        ((heard, tmp_path / "o.wav"), "no shipped model has fingerprint"),
+        ((heard, tmp_path / "o.wav", "--model", "video-nano"), "tokens of sound"),
+        ((heard, tmp_path / "o.wav", "--model", "sound-nano"), "made by tokenizer"),
+        ((heard, tmp_path / "o.mp4", "--model", model), "cannot write sound as .mp4"),
+        ((heard, tmp_path / "o.wav", "--model", model, "--sound-from", heard), "for pictures"),
+        ((tmp_path / "s.safetensors", tmp_path / "o.wav", "--model", model), "tokens of pictures"),
+    ):
+        assert run("decode", *arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("o.*"))
 
 
 def test_tokens_of_sound_are_stored_and_described(

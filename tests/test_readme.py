@@ -13,7 +13,7 @@ import pytest
 
 from kinolex.data.worlds import WorldConfig, render
 from kinolex.evaluation.readme_table import with_tables
-from kinolex.media import read, write
+from kinolex.media import read, write, write_sound
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,6 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
     world = render(3, WorldConfig(frames=9, height=64, width=64, fps=Fraction(24)))
     write(world.clip, place / "in.mp4")
+    assert world.clip.sound is not None
+    write_sound(world.clip.sound, place / "in.wav")
     return place
 
 

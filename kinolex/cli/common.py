@@ -20,13 +20,21 @@ def load(model: str, device: str) -> Any:
     """The tokenizer of pictures that a name, folder or hub repository means."""
     from kinolex import hub
     from kinolex.errors import UsageError
+
+    tokenizer, of_sound = load_either(model, device)
+    if of_sound:
+        raise UsageError(f"{model} is a tokenizer of sound, and pictures need one of theirs, such as {hub.DEFAULT}")
+    return tokenizer
+
+
+def load_either(model: str, device: str) -> tuple[Any, bool]:
+    """The tokenizer that a name, folder or hub repository means, and whether it is one of sound."""
+    from kinolex import hub
     from kinolex.tokenizers.sound import SoundTokenizer
 
     check_device(device)
-    tokenizer = hub.load(model)
-    if isinstance(tokenizer, SoundTokenizer):
-        raise UsageError(f"{model} is a tokenizer of sound, and pictures need one of theirs, such as {hub.DEFAULT}")
-    return tokenizer.to(device)
+    tokenizer = hub.load(model).to(device)
+    return tokenizer, isinstance(tokenizer, SoundTokenizer)
 
 
 def load_sound(model: str, device: str) -> Any:

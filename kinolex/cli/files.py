@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from kinolex.cli.common import Source, Target, frames_bar, load, load_sound, show
+from kinolex.cli.common import Source, Target, frames_bar, load, load_either, load_sound, show
 
 SOUND_SUFFIXES = (".wav", ".flac")
 
@@ -63,79 +63,117 @@ def roundtrip(
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
-    from kinolex import api
-    from kinolex.errors import UsageError
+    from kinolex import api, sound_api
 
     if target.suffix.lower() in SOUND_SUFFIXES:
-        if lines is not None:
-            raise UsageError(f"--lines is for pictures, and {target} holds sound alone; leave it out")
-        if levels is not None and sound_kbps is not None:
-            raise UsageError("--levels and --sound-kbps both say how much to keep; give one of them")
         sounds, name = load_sound(model or "sound-nano", device), model or "sound-nano"
-        levels = sounds.levels_for(sound_kbps) if sound_kbps is not None else levels
-        show(api.roundtrip_sound(source, target, sounds, model_name=name, levels=levels).as_dict(), json)
+        levels = _levels(target, sounds, lines, levels, sound_kbps)
+        show(sound_api.roundtrip_sound(source, target, sounds, model_name=name, levels=levels).as_dict(), json)
         return
-    if levels is not None or sound_kbps is not None:
-        raise UsageError(f"--levels and --sound-kbps are for .wav and .flac targets; the sound of {target} stays as is")
+    _refuse_levels(target, levels, sound_kbps)
     model = model or "video-nano"
     with frames_bar(source.name) as bar:
         report = api.roundtrip(source, target, load(model, device), model_name=model, lines=lines, on_frames=bar)
     show(report.as_dict(), json)
 
 
+def _levels(file: Path, sounds: Any, lines: int | None, levels: int | None, sound_kbps: float | None) -> int | None:
+    """The levels that options ask for. Raises UsageError where they are not of sound, or two of them say it."""
+    from kinolex.errors import UsageError
+
+    if lines is not None:
+        raise UsageError(f"--lines is for pictures, and {file} holds sound alone; leave it out")
+    if levels is not None and sound_kbps is not None:
+        raise UsageError("--levels and --sound-kbps both say how much to keep; give one of them")
+    return sounds.levels_for(sound_kbps) if sound_kbps is not None else levels
+
+
+def _refuse_levels(file: Path, levels: int | None, sound_kbps: float | None) -> None:
+    from kinolex.errors import UsageError
+
+    if levels is not None or sound_kbps is not None:
+        raise UsageError(
+            f"--levels and --sound-kbps are for sound alone, and {file} is made of pictures; leave them out"
+        )
+
+
 def encode(
     source: Source,
     target: Target,
-    model: str = "video-nano",
+    model: str | None = None,
     lines: int | None = None,
+    levels: int | None = None,
+    sound_kbps: float | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
-    """A video, GIF or image into a token file (safetensors). Sound is not stored in it.
+    """A video, GIF or image into a token file (safetensors), without its sound; or a sound into one of sound tokens.
 
     Example: kinolex encode in.mp4 tokens.safetensors
+
+    Example: kinolex encode in.wav tokens.safetensors --sound-kbps 2
 
     Args:
         source: any file FFmpeg reads.
         target: the token file.
-        model: shipped name, folder, or hub repository.
-        lines: scale the short side down to this first; by default the size stays.
+        model: shipped name, folder, or hub repository; by default video-nano, or sound-nano for a file without
+            pictures. A model of sound takes the sound of a video.
+        lines: scale the short side down to this first; by default the size stays. Of pictures.
+        levels: codebook levels to keep; by default all. Of sound.
+        sound_kbps: as many levels as fit into this rate, for each channel. Of sound.
         device: cpu, cuda, cuda:1, mps.
         json: print what was written as JSON.
     """
-    from kinolex import api
+    from kinolex import api, hub, sound_api
+    from kinolex.media import holds_pictures
 
-    with frames_bar(source.name) as bar:
-        tokens = api.encode(source, target, load(model, device), lines=lines, on_frames=bar)
+    model = model or (hub.DEFAULT if holds_pictures(source) else hub.SOUND)
+    tokenizer, of_sound = load_either(model, device)
+    if of_sound:
+        levels = _levels(target, tokenizer, lines, levels, sound_kbps)
+        tokens = sound_api.encode_sound(source, target, tokenizer, levels=levels)
+    else:
+        _refuse_levels(target, levels, sound_kbps)
+        with frames_bar(source.name) as bar:
+            tokens = api.encode(source, target, tokenizer, lines=lines, on_frames=bar)
     show({"file": str(target), **api.describe_tokens(tokens)}, json)
 
 
 def decode(
     source: Source,
     target: Target,
-    model: str = "video-nano",
+    model: str | None = None,
     sound_from: Path | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
-    """A token file back into a video, GIF or image.
+    """A token file back into a video, GIF or image, or into a sound.
 
     Example: kinolex decode tokens.safetensors out.mp4 --sound-from in.mp4
 
     Args:
         source: a token file written by kinolex encode.
-        target: .mp4, .webm, .gif, or .png .jpg .webp for one frame.
-        model: the tokenizer that made the tokens.
-        sound_from: a media file whose sound goes into the target.
+        target: .mp4, .webm, .gif, or .png .jpg .webp for one frame; .wav .flac for sound.
+        model: the tokenizer that made the tokens; by default it is looked for among the shipped ones.
+        sound_from: a media file whose sound goes into the target. For pictures.
         device: cpu, cuda, cuda:1, mps.
         json: print what was written as JSON.
     """
-    from kinolex import api
+    from kinolex import api, hub, sound_api
+    from kinolex.data.token_store import load_any_tokens
+    from kinolex.errors import UsageError
 
-    with frames_bar(source.name) as bar:
-        extent = api.decode(source, target, load(model, device), sound_from=sound_from, on_frames=bar)
-    size = f"{extent.width}x{extent.height}"
-    show({"file": str(target), "frames": extent.frames, "size": size, "fps": str(extent.fps)}, json)
+    tokenizer, of_sound = load_either(model or hub.name_of(load_any_tokens(source).tokenizer), device)
+    if of_sound:
+        if sound_from is not None:
+            raise UsageError(f"--sound-from is for pictures, and {source} holds sound alone; leave it out")
+        sound = sound_api.decode_sound(source, target, tokenizer)
+        facts = {"samples": sound.num_samples, "rate_hz": sound.rate_hz, "channels": sound.samples_CS.shape[0]}
+    else:
+        with frames_bar(source.name) as bar:
+            extent = api.decode(source, target, tokenizer, sound_from=sound_from, on_frames=bar)
+        facts = {"frames": extent.frames, "size": f"{extent.width}x{extent.height}", "fps": str(extent.fps)}
+    show({"file": str(target), **facts}, json)
 
 
 def info(source: Annotated[str, tyro.conf.Positional], json: bool = False) -> None:

@@ -81,8 +81,7 @@ def open_input(file: Path) -> InputContainer:
 
 def picture_stream(container: InputContainer, file: Path) -> VideoStream:
     """The main video stream, ready to decode; cover art in a music file does not count."""
-    cover = av_stream.Disposition.attached_pic
-    stream = main_stream([stream for stream in container.streams.video if not stream.disposition & cover])
+    stream = _main_pictures(container)
     if stream is None:
         if container.streams.audio:
             raise UnsupportedMedia(
@@ -94,6 +93,17 @@ def picture_stream(container: InputContainer, file: Path) -> VideoStream:
     if stream.codec_context.name in TEXT_CODECS:
         raise UnreadableMedia(f"{file} is a text file, not media; check the name")
     return stream
+
+
+def holds_pictures(path: str | os.PathLike[str]) -> bool:
+    """Whether a media file has pictures of its own. Raises MissingFile, UnreadableMedia: no such file, not media."""
+    with open_input(check_file(path)) as container:
+        return _main_pictures(container) is not None
+
+
+def _main_pictures(container: InputContainer) -> VideoStream | None:
+    cover = av_stream.Disposition.attached_pic
+    return main_stream([stream for stream in container.streams.video if not stream.disposition & cover])
 
 
 def sound_stream(container: InputContainer, file: Path) -> AudioStream | None:
