@@ -1,7 +1,8 @@
 """What the multimodal generator learns from: clips with sound and caption as tokens, made once and kept.
 
-    worlds --render--> picture, sound, caption --tokenizers--> video ids [t, h, w], sound codes [Q, t], word ids
-                          |--a drawn part hidden, encode--> masked ids        --flow and edges, encode--> structure ids
+    worlds, spoken digits --> picture, sound, caption --tokenizers--> video ids [t, h, w], sound codes [Q, t], word ids
+                                |                                 of worlds: --flow and edges, encode--> structure ids
+                                |--a drawn part hidden, encode--> masked ids
 
 Shards are drawn by several processes; a shard is a function of (plan, source, number) and is written whole.
 """
@@ -10,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -26,34 +29,47 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kinolex import hub
-from kinolex.data import worlds
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.data import spoken_digits, worlds
+from kinolex.errors import CheckpointError, ConfigError, UsageError
 from kinolex.tasks.base import pose
+from kinolex.tasks.chaining import CHAINED_TASKS
+from kinolex.tasks.multimodal import TASKS as MULTIMODAL_TASKS
 from kinolex.tasks.structure import structure_clip
 from kinolex.tasks.video import TASKS
 from kinolex.tasks.words import word_ids
-from kinolex.types import Clip
+from kinolex.types import Clip, Sound
 
 SHARD = 200
 """Clips per file."""
 HIDES = ("inpaint-central", "inpaint-dynamic", "outpaint-central", "outpaint-vertical", "outpaint-horizontal")
 """Ways in which a part of a clip is hidden; one is drawn per clip."""
+EXTRAS = {"masked-clip", "structure-clip"}
+"""What tasks can be given of worlds alone."""
+
+
+MaterialKind = Literal["worlds", "spoken-digits"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaterialSource:
-    """Worlds of one kind and size."""
+    """Clips of one kind and size."""
 
     name: str
     clips: int
+    kind: MaterialKind = "worlds"
+    middles: bool = False
+    """Teach with windows out of the middle of its clips, longer than those of the network: kinolex.tasks.chaining."""
     frames: int = 17
     side: int = 64
     fps: int = 12
     max_bodies: int = 2
+    """Of worlds."""
     extras_every: int = 3
-    """Of so many clips one is encoded with a part hidden, and as its structure, too."""
+    """Of so many worlds one is encoded with a part hidden, and as its structure, too; not of those of middles."""
     share: float = 1.0
     """How often a step draws from it."""
+    tasks: tuple[tuple[str, float], ...] = ()
+    """How often each task is posed on it, where it does not follow the stages."""
 
     def __post_init__(self) -> None:
         if (
@@ -62,6 +78,27 @@ class MaterialSource:
             or not self.share > 0
         ):
             raise ConfigError(f"a source needs clips, frames, a rate, a share and side >= 16, got {self}")
+        if self.kind not in get_args(MaterialKind):
+            raise ConfigError(f"no kind of source {self.kind!r}; choose one of {', '.join(get_args(MaterialKind))}")
+        known = CHAINED_TASKS if self.middles else tuple(MULTIMODAL_TASKS)
+        if not self.has_extras:
+            known = tuple(name for name in known if not set(MULTIMODAL_TASKS[name].given) & EXTRAS)
+        shares = [share for _, share in self.tasks]
+        ill = {name for name, _ in self.tasks} - set(known) or not (
+            min(shares, default=1) >= 0 < sum(shares) < math.inf
+        )
+        if ill if self.tasks else not self.has_extras:
+            raise ConfigError(f"{self.name} needs shares of tasks among {', '.join(known)}; got {self.tasks}")
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Collections that its clips are composed of; worlds need none."""
+        return spoken_digits.COLLECTIONS if self.kind == "spoken-digits" else ()
+
+    @property
+    def has_extras(self) -> bool:
+        """Whether some of its clips are encoded with a part hidden, and as their structure."""
+        return self.kind == "worlds" and not self.middles
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +126,20 @@ class Drawn:
     structure_thw: Tensor | None = None
 
 
-def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Path) -> None:
-    """Write shard `number` of a source."""
+def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Path, data: Path | None = None) -> None:
+    """Write shard `number` of a source. Errors as draw."""
     torch.set_num_threads(1)
     video, sound = hub.load(plan.video_tokenizer), hub.load_sound(plan.sound_tokenizer)
     tensors: dict[str, Tensor] = {}
     for index in range(SHARD):
         dice = np.random.default_rng([plan.seed, number, index, *source.name.encode()])
-        config = worlds.WorldConfig(
-            frames=source.frames,
-            height=source.side,
-            width=source.side,
-            fps=Fraction(source.fps),
-            max_bodies=int(dice.integers(1, source.max_bodies + 1)),
-        )
-        world = worlds.render(int(dice.integers(2**31)), config)
-        assert world.clip.sound is not None
-        clip = Clip(world.clip.frames_TCHW, world.clip.fps)
-        sound_Qthw = sound.encode(world.clip.sound, plan.sound_levels).ids_Qthw
+        clip, heard, caption = _composed(source, dice, data)
         made = {
-            "text": word_ids(world.caption, plan.words, plan.text_length),
+            "text": word_ids(caption, plan.words, plan.text_length),
             "video": video.encode(clip).ids_Qthw[0],
-            "sound": sound_Qthw[:, :, 0, 0],
+            "sound": sound.encode(heard, plan.sound_levels).ids_Qthw[:, :, 0, 0],
         }
-        if index % source.extras_every == 0:
+        if source.has_extras and index % source.extras_every == 0:
             hide = int(dice.integers(len(HIDES)))
             masked = pose(TASKS[HIDES[hide]], clip, video.encode, video.pixels_per_token)
             made |= {"masked": masked.condition_thw, "hide": torch.tensor([hide])}
@@ -123,24 +150,54 @@ def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Pa
     os.replace(temporary, path)
 
 
-def draw(plan: MaterialPlan, source: MaterialSource, folder: Path, *, workers: int | None = None) -> list[Drawn]:
+def _composed(source: MaterialSource, dice: np.random.Generator, data: Path | None) -> tuple[Clip, Sound, str]:
+    """Pictures, sound and caption of the next clip."""
+    if source.kind == "spoken-digits":
+        config = spoken_digits.DigitConfig(frames=source.frames, side=source.side, fps=Fraction(source.fps))
+        spoken = spoken_digits.collection(_data_of(source, data), "train").draw(int(dice.integers(2**31)), config)
+        clip, caption = spoken.clip, spoken.caption
+    else:
+        config = worlds.WorldConfig(
+            frames=source.frames,
+            height=source.side,
+            width=source.side,
+            fps=Fraction(source.fps),
+            max_bodies=int(dice.integers(1, source.max_bodies + 1)),
+        )
+        world = worlds.render(int(dice.integers(2**31)), config)
+        clip, caption = world.clip, world.caption
+    assert clip.sound is not None
+    return Clip(clip.frames_TCHW, clip.fps), clip.sound, caption
+
+
+def _data_of(source: MaterialSource, data: Path | None) -> Path:
+    if data is None:
+        raise UsageError(f"{source.name} is composed of {' and '.join(source.data)}; say in which folder they lie")
+    return data
+
+
+def draw(
+    plan: MaterialPlan, source: MaterialSource, folder: Path, *, data: Path | None = None, workers: int | None = None
+) -> list[Drawn]:
     """All clips of a source; shards that are there already are read.
 
     Args:
         folder: where shards are kept.
+        data: holds the collections that the source names.
         workers: processes; one per core if None.
 
     Raises:
         CheckpointError: a shard is damaged.
+        UsageError: a source of collections without `data`; MissingFile, DataError for what is not right in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = shard_paths(plan, source, folder)
+    paths = shard_paths(plan, source, folder, data)
     todo = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
     if todo:
         # Forked children of a process whose OpenMP threads have run would hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo)), context) as pool:
-            jobs = [pool.submit(draw_shard, plan, source, number, path) for number, path in todo]
+            jobs = [pool.submit(draw_shard, plan, source, number, path, data) for number, path in todo]
             described = f"tokens of {source.name}, {SHARD} clips each"
             try:
                 for job in track(as_completed(jobs), described, total=len(jobs), console=Console(stderr=True)):
@@ -151,9 +208,11 @@ def draw(plan: MaterialPlan, source: MaterialSource, folder: Path, *, workers: i
     return [clip for path in paths for clip in _read(path)][: source.clips]
 
 
-def shard_paths(plan: MaterialPlan, source: MaterialSource, folder: Path) -> list[Path]:
-    """Files of a source's clips; their names depend on all that the clips depend on."""
-    decides = {name: value for name, value in asdict(source).items() if name not in ("clips", "share")}
+def shard_paths(plan: MaterialPlan, source: MaterialSource, folder: Path, data: Path | None = None) -> list[Path]:
+    """Files of a source's clips; their names depend on all that the clips depend on. Errors as draw."""
+    decides = {name: value for name, value in asdict(source).items() if name not in ("clips", "share", "tasks")}
+    if source.data:
+        decides["files"] = spoken_digits.fingerprint(_data_of(source, data))
     text = json.dumps([asdict(plan), decides], sort_keys=True)
     start = f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return [folder / f"{start}-{number:04d}.safetensors" for number in range(-(-source.clips // SHARD))]

@@ -4,6 +4,7 @@
 
 How many sequences a step takes follows from their length: short ones (pictures, descriptions) come in larger batches,
 so that steps cost alike. Stages say how often each task is posed: pictures first, then clips, then a fine-tuning mix.
+Sources of long clips teach what follows on windows out of their middle, as generation of long videos asks for it.
 
 Source: VideoPoet, arXiv 2312.14125, section 4 (alternating gradient descent; image-heavy, then video-heavy).
 """
@@ -26,7 +27,9 @@ from torch import Tensor, nn
 from kinolex import checkpoint
 from kinolex.errors import CheckpointError, ConfigError
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
+from kinolex.models.vocabulary_growth import take_over
 from kinolex.sequences import Layout
+from kinolex.tasks.chaining import Chain, chain_of
 from kinolex.tasks.multimodal import TASKS, Material, Modality, MultimodalTask, compose
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
@@ -90,13 +93,21 @@ class MultimodalTrainConfig:
             raise ConfigError("a multimodal generator needs sources, stages and batch_tokens of at least 1")
         if not (0 <= self.text_dropout < 1 and 0 <= self.given_dropout < 1):
             raise ConfigError(f"dropouts are shares below 1, got {self.text_dropout} and {self.given_dropout}")
+        if any(source.middles for source in self.sources):
+            _ = self.chain  # raises
         if not self.network.words:
             raise ConfigError("captions of worlds are made of a closed list of words; give the network its words")
 
     @property
     def data(self) -> tuple[str, ...]:
-        """Collections that it draws from: none, worlds are rendered."""
-        return ()
+        """Collections that it draws from; worlds are rendered."""
+        return tuple(dict.fromkeys(name for source in self.sources for name in source.data))
+
+    @property
+    def chain(self) -> Chain:
+        """How windows of long clips follow one another. Raises ConfigError for a network whose windows cannot."""
+        network = self.network
+        return chain_of(network.latent_frames, network.sound_frames, network.sound_frames_per_latent)
 
     @property
     def steps(self) -> int:
@@ -125,9 +136,11 @@ class MultimodalTrainer:
         video, sound: the tokenizers that config names.
         folder: tokens, state and log.
         drawn: clips by source, where they are not to be drawn below folder.
+        data: holds the collections that config.data names.
+        trained: weights to start from, whose vocabulary may be another; only looked at when folder has no run yet.
 
     Raises:
-        CheckpointError: the folder holds a run of another recipe or tokenizer.
+        CheckpointError: the folder holds a run of another recipe or tokenizer, or trained is of another network.
         ConfigError: a vocabulary that is not that of the tokenizers.
     """
 
@@ -140,8 +153,11 @@ class MultimodalTrainer:
         *,
         device: str = "cpu",
         drawn: dict[str, list[Drawn]] | None = None,
+        data: Path | None = None,
+        trained: MultimodalTransformer | None = None,
     ) -> None:
         self.config, self.folder, self.device, self.drawn = config, folder, torch.device(device), drawn
+        self.data = data
         vocabulary = config.network.vocabulary
         if vocabulary.video_size != video.vocab_size or vocabulary.sound_codes != sound.vocab_size:
             raise ConfigError(
@@ -165,7 +181,10 @@ class MultimodalTrainer:
         text = json.dumps([fields, video.fingerprint, sound.fingerprint], sort_keys=True)
         self.counters = Counters(config_hash=hashlib.sha256(text.encode()).hexdigest()[:16])
         torch.manual_seed(config.seed)
-        self.model = MultimodalTransformer(self.network).to(self.device)
+        self.model = MultimodalTransformer(self.network)
+        if trained is not None and not self.state_path.exists():
+            take_over(self.model, trained)
+        self.model.to(self.device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
         if self.state_path.exists():
@@ -182,7 +201,9 @@ class MultimodalTrainer:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         tokens = self.folder / "tokens" / f"{self.network.video_tokenizer[:8]}-{self.network.sound_tokenizer[:8]}"
-        drawn = self.drawn or {source.name: draw(self.plan, source, tokens) for source in self.config.sources}
+        drawn = self.drawn or {
+            source.name: draw(self.plan, source, tokens, data=self.data) for source in self.config.sources
+        }
         total = self.config.steps
         progress = Progress(self.folder, total, self.counters.step, vocab_size=self.network.vocabulary.size)
         with stop_requests() as stop:
@@ -215,27 +236,37 @@ class MultimodalTrainer:
         dice = np.random.default_rng([config.seed, step])
         shares = np.array([source.share for source in config.sources])
         source = config.sources[int(dice.choice(len(shares), p=shares / shares.sum()))]
-        names, often = zip(*config.stage_at(step).shares, strict=True)
+        names, often = zip(*(source.tasks or config.stage_at(step).shares), strict=True)
         task = TASKS[names[int(dice.choice(len(names), p=np.array(often) / sum(often)))]]
         clips = [clip for clip in drawn[source.name] if _serves(clip, task)]
         if not clips:
             raise ConfigError(f"no clip of {source.name} was drawn for {task.name}; draw more, or extras more often")
         drop = self._dropped(task, dice)
-        latents, frames = clips[0].video_thw.shape[0], clips[0].sound_Qt.shape[1]
-        given = int(dice.integers(2, latents)) if task.name == "future-prediction" and latents > 2 else 1
-        # Sound up to the time of the pictures that are given.
-        heard = max(1, min(frames - 1, round(given * frames / latents))) if frames > 1 else 1
+        if source.middles:
+            given, heard = config.chain.given_latents, config.chain.given_sound
+        else:
+            latents, frames = clips[0].video_thw.shape[0], clips[0].sound_Qt.shape[1]
+            given = int(dice.integers(2, latents)) if task.name == "future-prediction" and latents > 2 else 1
+            # Sound up to the time of the pictures that are given.
+            heard = max(1, min(frames - 1, round(given * frames / latents))) if frames > 1 else 1
         sequences, length = [], 0
         while not sequences or (len(sequences) + 1) * length <= config.batch_tokens:
             clip = clips[int(dice.integers(len(clips)))]
+            video_thw, sound_Qt = clip.video_thw, clip.sound_Qt
+            if source.middles:
+                windows = config.chain.windows(len(video_thw), sound_Qt.shape[1])
+                if windows < 2:
+                    raise ConfigError(f"clips of {source.name} have no middle: they are not longer than a window")
+                video_thw, sound_Qt = config.chain.window(int(dice.integers(1, windows)), video_thw, sound_Qt)
             material = Material(
                 text_P=clip.text_P,
-                video_thw=clip.video_thw,
+                video_thw=video_thw,
                 masked_thw=clip.masked_thw,
                 structure_thw=clip.structure_thw,
-                sound_Qt=clip.sound_Qt,
+                sound_Qt=sound_Qt,
                 given_latents=given,
                 given_sound=heard,
+                begins=not source.middles,
             )
             sequence = compose(task, material, self.network.vocabulary, text_length=self.network.text_length, drop=drop)
             sequences.append(sequence)

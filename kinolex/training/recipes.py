@@ -2,7 +2,7 @@
 
 recipe.py: config() -> TrainConfig        data folder/NAME for every name in config.data -> packs -> Trainer -> weights
                     -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
-                    -> MultimodalTrainConfig        worlds -> tokens -> MultimodalTrainer -> weights
+                    -> MultimodalTrainConfig   worlds, spoken digits -> tokens -> MultimodalTrainer -> weights
                     -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
                     -> ClipFeaturesTrainConfig                     worlds -> ClipFeaturesTrainer -> weights
                     -> ProbeTrainConfig           labelled clips -> tokens -> ProbeTrainer -> weights
@@ -28,6 +28,7 @@ from kinolex.data.loader import RenderWorld
 from kinolex.data.packs import Pack, build_pack
 from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
+from kinolex.models.multimodal import MultimodalTransformer
 from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.tokenizers.soundstream import SoundStream
@@ -183,7 +184,8 @@ def train_from_recipe(
         device: of the network.
         cache: where packs are kept; out/packs if None.
         init: shipped name, checkpoint folder or hub repository to start from, only looked at when out has no run yet;
-            of a prior, a generator or a probe, the tokenizer that it is for.
+            of a prior, a generator or a probe, the tokenizer that it is for. Weights of a multimodal generator may know
+            other words.
         render_world: (seed, frames, side, rates=...) -> uint8 T H W C of a procedural world, as worlds.render_frames.
 
     Returns:
@@ -203,9 +205,9 @@ def train_from_recipe(
     if isinstance(config, GeneratorTrainConfig):
         return _train_generator(config, data, out, minutes, device, cache, init, Path(recipe).name)
     if isinstance(config, MultimodalTrainConfig):
-        if init is not None or world_size() > 1:
-            raise UsageError("a multimodal generator trains from scratch, in one process; leave out init")
-        return _train_multimodal(config, out, minutes, device, Path(recipe).name)
+        if world_size() > 1:
+            raise UsageError("a multimodal generator trains in one process; start it without torchrun")
+        return _train_multimodal(config, data, out, minutes, device, init, Path(recipe).name)
     if isinstance(config, ClipFeaturesTrainConfig):
         if device != "cpu" or init is not None or world_size() > 1:
             raise UsageError("clip features train from scratch, on the CPU, in one process; leave out device and init")
@@ -288,13 +290,28 @@ def _train_generator(
     return out / "weights"
 
 
-def _train_multimodal(config: MultimodalTrainConfig, out: Path, minutes: float | None, device: str, name: str) -> Path:
+def _train_multimodal(
+    config: MultimodalTrainConfig,
+    data: Path,
+    out: Path,
+    minutes: float | None,
+    device: str,
+    init: str | Path | None,
+    name: str,
+) -> Path:
+    for collection in config.data:
+        if not (data / collection).is_dir():
+            raise DataError(f"the recipe needs {data / collection}; docs/data.md says where it comes from")
     video, sound = hub.load(config.video_tokenizer), hub.load_sound(config.sound_tokenizer)
-    trainer = MultimodalTrainer(config, video, sound, out, device=device)
+    begun = (out / "state.safetensors").is_file()
+    trained = None if init is None or begun else checkpoint.load_module(hub.locate(init), checkpoint.MULTIMODAL)[0]
+    assert trained is None or isinstance(trained, MultimodalTransformer)
+    trainer = MultimodalTrainer(config, video, sound, out, device=device, data=data, trained=trained)
     trainer.run(minutes=minutes)
     done = f"{trainer.counters.step} of {config.steps}"
     tokenizers = f"{config.video_tokenizer} and {config.sound_tokenizer}"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {tokenizers}.\n"
+    start = "" if init is None else f", from the weights of {init}"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {tokenizers}{start}.\n"
     checkpoint.save(out / "weights", trainer.average, card=card)
     return out / "weights"
 
