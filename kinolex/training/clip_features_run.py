@@ -5,28 +5,20 @@ worlds, kept in memory --(seed, step)--> batch --ClipFeatures--> one loss per at
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
-import math
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from kinolex import hub
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.layers.conv3d import channels_last
 from kinolex.models.clip_features import ClipFeatures, ClipFeaturesConfig
 from kinolex.training.clip_features_data import HEADS, VELOCITY, Batch, WorldSet, draw
 from kinolex.training.config import OptimizerConfig
-from kinolex.training.engine import stop_requests
-from kinolex.training.optimizer import Optimizers, gradient_norm_
-from kinolex.training.progress import Progress
-from kinolex.training.state import Counters, load_state, save_state
+from kinolex.training.loop import NetworkLoop, deadline, fields_of, recipe_hash
+from kinolex.training.optimizer import Optimizers
 
 FIRST_SEED = 20_000_000
 """Of the worlds that are learned from; tests and measurements use seeds below."""
@@ -58,7 +50,7 @@ class ClipFeaturesTrainConfig:
             raise ConfigError(f"the network's heads must be those that worlds have labels for: {HEADS}")
 
 
-class ClipFeaturesTrainer:
+class ClipFeaturesTrainer(NetworkLoop[ClipFeatures]):
     """One run; `run` can be called again, also by another process, to go on.
 
     Raises:
@@ -66,50 +58,24 @@ class ClipFeaturesTrainer:
     """
 
     def __init__(self, config: ClipFeaturesTrainConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
         torch.manual_seed(config.seed)
-        self.model = channels_last(ClipFeatures(config.model))
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
-        described = {name: value for name, value in asdict(config).items() if name != "save_every"}
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-        self.counters = Counters(config_hash=digest)
-        if self.state_path.is_file():
-            found = load_state(self.state_path, self._modules(), self._pair())
-            if found.config_hash != digest:
-                raise CheckpointError(f"{folder} holds a run of another recipe; give another --out")
-            self.counters = found
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
+        model = channels_last(ClipFeatures(config.model))
+        optimizers = Optimizers(model, config.optimizer, config.steps)
+        super().__init__(
+            folder, model, optimizers, config_hash=recipe_hash(fields_of(config)), save_every=config.save_every
+        )
 
     def run(self, *, minutes: float | None = None) -> ClipFeatures:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
-        config, counters = self.config, self.counters
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        if counters.step >= config.steps:
-            return self.average
-        tokenizers = [hub.load(name) for name in config.tokenizers]
-        seeds = range(FIRST_SEED, FIRST_SEED + config.worlds)
-        worlds = WorldSet(seeds, tokenizers, share=config.decoded_share)
-        progress = Progress(self.folder, config.steps, counters.step, vocab_size=1)
-        with stop_requests() as stop:
-            while counters.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
-                batch = draw(worlds, config.batch, config.seed, counters.step)
-                progress.step(counters.step, self._step(batch, counters.step), None)
-                counters.step += 1
-                if counters.step % config.save_every == 0:
-                    self.save()
-            self.save()
-            progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        config, until = self.config, deadline(minutes)
+        if self.counters.step < config.steps:
+            tokenizers = [hub.load(name) for name in config.tokenizers]
+            seeds = range(FIRST_SEED, FIRST_SEED + config.worlds)
+            worlds = WorldSet(seeds, tokenizers, share=config.decoded_share)
+            batch = lambda step: draw(worlds, config.batch, config.seed, step)  # noqa: E731
+            self.go(lambda step: (self._step(batch(step), step), None), until)
         return self.average
-
-    def save(self) -> None:
-        save_state(self.state_path, self._modules(), self._pair(), self.counters)
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         """One update; returns the loss, and the share of right answers per head."""
@@ -130,19 +96,5 @@ class ClipFeaturesTrainer:
             figures[name] = float(((logits_BV.argmax(1) == wanted_B) & asked_B).sum() / asked_B.sum().clamp(1))
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
-        norm = gradient_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        if math.isfinite(norm):
-            self.optimizers.step(step)
-        else:
-            self.counters.skipped += 1
-        self.model.zero_grad(set_to_none=True)
-        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            ours.lerp_(theirs.detach(), 1 - decay)
+        self.update(step)
         return figures | {"loss": float(loss.detach()), VELOCITY: float(terms[VELOCITY].detach())}
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "average": self.average}
-
-    def _pair(self) -> dict[str, torch.optim.Optimizer]:
-        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}

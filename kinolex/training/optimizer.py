@@ -77,6 +77,11 @@ class Optimizers:
         self.muon = Muon(kernels, lr=config.muon_lr, weight_decay=config.weight_decay)
         self.adam = torch.optim.AdamW(rest, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
 
+    @property
+    def pair(self) -> dict[str, torch.optim.Optimizer]:
+        """Both, by the names that they have in a state."""
+        return {"muon": self.muon, "adam": self.adam}
+
     def step(self, step: int) -> None:
         factor = self.lr_factor(step)
         for optimizer, lr in ((self.muon, self.config.muon_lr), (self.adam, self.config.adam_lr)):
@@ -94,3 +99,13 @@ class Optimizers:
 def gradient_norm_(parameters: Iterable[nn.Parameter], limit: float) -> float:
     """Clip gradients in place to a total norm of `limit`; returns the norm before."""
     return float(nn.utils.clip_grad_norm_(parameters, limit))
+
+
+@torch.no_grad()
+def follow_(average: nn.Module, model: nn.Module, step: int, ema_decay: float) -> None:
+    """Move an average's weights towards those of the network, faster in the first steps; buffers are copied."""
+    decay = min(ema_decay, (1 + step) / (10 + step))
+    for ours, theirs in zip(average.parameters(), model.parameters(), strict=True):
+        ours.lerp_(theirs, 1 - decay)
+    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        ours.copy_(theirs)

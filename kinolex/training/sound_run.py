@@ -8,32 +8,25 @@ one batch has fewer latents than there are codes; for the last adversarial_steps
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import json
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
 
 from kinolex.data.sound_loader import SoundLoader, SoundLoaderConfig
 from kinolex.data.sounds import SoundPack
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.layers.conv3d import channels_last
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.training.config import OptimizerConfig
-from kinolex.training.engine import stop_requests
-from kinolex.training.optimizer import Optimizers, gradient_norm_
-from kinolex.training.progress import Progress
+from kinolex.training.loop import NetworkLoop, Taken, deadline, fields_of, recipe_hash
+from kinolex.training.optimizer import Optimizers
 from kinolex.training.sound_adversarial import SoundAdversary, SoundDiscriminatorConfig
 from kinolex.training.sound_losses import SoundLossWeights, spectral_terms
-from kinolex.training.state import Counters, load_state, save_state
 
 LATENTS_PER_CODE = 8
 """From which the codes of a level start."""
@@ -78,7 +71,7 @@ class SoundTrainConfig:
             raise ConfigError(f"world_fraction must be in 0..1, got {self.world_fraction}")
 
 
-class SoundTrainer:
+class SoundTrainer(NetworkLoop[SoundStream]):
     """One run; `run` can be called again, also by another process, to go on.
 
     Args:
@@ -92,12 +85,9 @@ class SoundTrainer:
     def __init__(
         self, config: SoundTrainConfig, packs: Sequence[SoundPack], folder: Path, *, model: SoundStream | None = None
     ) -> None:
-        self.config, self.folder = config, folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
         torch.manual_seed(config.seed)
-        self.model = channels_last(SoundStream(config.model) if model is None else model).train()
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
+        model = channels_last(SoundStream(config.model) if model is None else model).train()
         self.adversary = SoundAdversary(config.discriminator)
         loader = SoundLoaderConfig(
             crop=config.crop_frames * config.model.hop,
@@ -107,45 +97,24 @@ class SoundTrainer:
             shares=config.shares,
         )
         self.loader = SoundLoader(packs, loader, rate_hz=config.model.rate_hz)
-        described = {name: value for name, value in asdict(config).items() if name != "save_every"}
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-        self.counters = Counters(config_hash=digest)
-        if self.state_path.is_file():
-            found = load_state(self.state_path, self._modules(), self._optimizers())
-            if found.config_hash != digest:
-                raise CheckpointError(f"{folder} holds a run of another recipe; give another --out")
-            self.counters = found
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
+        super().__init__(
+            folder,
+            model,
+            Optimizers(model, config.optimizer, config.steps),
+            more_modules={"discriminator": self.adversary.network},
+            more_optimizers={"discriminator_adam": self.adversary.optimizer},
+            config_hash=recipe_hash(fields_of(config)),
+            save_every=config.save_every,
+            vocab_size=config.model.quantizer.vocab_size,
+        )
 
     def run(self, *, minutes: float | None = None) -> SoundStream:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
-        config, counters = self.config, self.counters
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        if counters.step >= config.steps:
-            return self.average
-        progress = Progress(self.folder, config.steps, counters.step, vocab_size=config.model.quantizer.vocab_size)
-        with stop_requests() as stop:
-            while counters.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
-                figures, ids_BQthw = self._step(counters.step)
-                # The first level alone: levels are vocabularies of their own.
-                progress.step(counters.step, figures, None if ids_BQthw is None else ids_BQthw[:, :1])
-                counters.step += 1
-                if counters.step % config.save_every == 0:
-                    self.save()
-            self.save()
-            progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        self.go(self._step, deadline(minutes))
         return self.average
 
-    def save(self) -> None:
-        save_state(self.state_path, self._modules(), self._optimizers(), self.counters)
-
-    def _step(self, step: int) -> tuple[dict[str, float], Tensor | None]:
-        """One update of everything that learns at this step; returns its figures and the ids it saw."""
+    def _step(self, step: int) -> Taken:
+        """One update of everything that learns at this step; with the ids it saw of the first level."""
         config = self.config
         torch.manual_seed(_step_seed(config.seed, step))
         started = self._quantizer_is_started()
@@ -166,16 +135,11 @@ class SoundTrainer:
         loss = torch.stack([getattr(config.losses, name) * term for name, term in terms.items()]).sum()
         loss.backward()
         figures = {name: float(term.detach()) for name, term in terms.items()} | {"loss": float(loss.detach())}
-        norm = gradient_norm_(self.model.parameters(), config.optimizer.clip_norm)
-        if math.isfinite(norm):
-            self.optimizers.step(step)
-        else:
-            self.counters.skipped += 1
-        self.model.zero_grad(set_to_none=True)
+        self.update(step)
         if adversarial:
             figures |= self.adversary.train_step(made_B1S, real_B1S)
-        self._follow(step)
-        return figures, ids_BQthw
+        # The first level alone: levels are vocabularies of their own.
+        return figures, None if ids_BQthw is None else ids_BQthw[:, :1]
 
     def _arithmetic(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16")
@@ -196,20 +160,6 @@ class SoundTrainer:
             latents.append(rearrange(latents_BDt11, "b d t 1 1 -> 1 d (b t) 1 1"))
         # One long row of frames; the quantizer does not look at neighbours.
         self.model.quantizer(torch.cat(latents, dim=2))
-
-    def _follow(self, step: int) -> None:
-        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            ours.lerp_(theirs.detach(), 1 - decay)
-        for ours, theirs in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            ours.copy_(theirs)
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "average": self.average, "discriminator": self.adversary.network}
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        pair = self.optimizers
-        return {"muon": pair.muon, "adam": pair.adam, "discriminator_adam": self.adversary.optimizer}
 
 
 def _step_seed(seed: int, step: int) -> int:
