@@ -95,7 +95,8 @@ def _smoothed(values_THWC: Single) -> Single:
     """Mean of 3x3 pixels: grain and compression noise otherwise colour grey backgrounds."""
     padded = np.pad(values_THWC, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
+    sums = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    return (sums / 9).astype(np.float32, copy=False)
 
 
 @lru_cache

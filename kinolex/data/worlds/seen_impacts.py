@@ -99,7 +99,8 @@ def _landings(heights_T: Array, times_T: Array, bounces: bool) -> list[tuple[flo
     guesses = [np.array([start, rest, RESTITUTION, 0.0, 0.0]) for start, rest in itertools.product(starts, rests)]
     best = sorted(guesses, key=lambda guess: _cost(misfit(guess)))[:2]
     numbers = min((_descend(misfit, guess) for guess in best), key=lambda each: _cost(misfit(each)))
-    return _flights(times_T, *numbers[:3], bounces)[1]
+    start, rest, restitution = numbers[:3]
+    return _flights(times_T, start, rest, restitution, bounces)[1]
 
 
 def _cost(misfit: Array) -> float:
@@ -167,16 +168,17 @@ def _turns(places_T: Array, times_T: Array) -> list[tuple[float, float]]:
     for index in np.argsort(total_N)[:6]:
         first, period, width = float(first_N[index]), float(period_N[index]), frame / 2
         wide = period * 0.12 if period < last else 0.0
+        cost, speed = np.inf, 0.0
         for _ in range(7):
             offsets = np.linspace(-1, 1, 5)
             firsts, near = (grid.reshape(-1) for grid in np.meshgrid(first + width * offsets, period + wide * offsets))
             near = near.clip(MIN_PERIOD_S)
             costs, solutions = solved(firsts, near)
             least = int(costs.argmin())
+            cost, speed = float(costs[least]), abs(float(solutions[least, 1]))
             first, period, width, wide = float(firsts[least]), float(near[least]), width / 2.2, wide / 2.2
-        cost = float(costs[least])
         scale = min(scale, max(PRECISION**2, cost / max(len(times_T) - 6, 4)))
-        candidate = (cost, first, period, abs(float(solutions[least, 1])))
+        candidate = (cost, first, period, speed)
         if best is None or _total(candidate, scale, last) < _total(best, scale, last):
             best = candidate
     if best is None or not np.isfinite(best[0]):

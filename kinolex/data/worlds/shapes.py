@@ -134,28 +134,36 @@ def fit(map_THW: Array, known_THW: NDArray[np.bool_], centres_T2: Array, units_T
         units_T: radius of a disc of the body's area, in pixels; first guess.
         times_T: of the frames, in seconds.
     """
-    bank = _bank()
-    for step in STEPS:
-        offsets_O2 = step * np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="xy"), axis=-1).reshape(-1, 2)
-        explained_TOKSB = _explained(map_THW, known_THW, centres_T2, units_T, offsets_O2)
-        nearest_TKSB = explained_TOKSB.max(axis=1)
-        gains_TKSB = -np.log(1 + FLOOR - nearest_TKSB)
-        likelihoods_USB, turns_UTSB = _over_time(gains_TKSB, bank, times_T)
-        index, scale, soft = np.unravel_index(likelihoods_USB.argmax(), likelihoods_USB.shape)
-        keys_T = turns_UTSB[index][:, scale, soft]
-        best_TO = explained_TOKSB[np.arange(len(times_T)), :, keys_T, scale, soft]
-        shift_T2 = _vertices(best_TO.reshape(-1, 3, 3)) * step
-        centres_T2 = centres_T2 + shift_T2 * units_T[:, None]
-        units_T = units_T * np.exp(_between(np.log(SCALES), likelihoods_USB[index, :, soft], int(scale)))
-    best_U = likelihoods_USB.max(axis=(1, 2))
+    coarse, fine = STEPS
+    rough, units_T = _search(map_THW, known_THW, centres_T2, units_T, times_T, coarse)
+    fitted, _ = _search(map_THW, known_THW, rough.centres_T2, units_T, times_T, fine)
+    return fitted
+
+
+def _search(
+    map_THW: Array, known_THW: NDArray[np.bool_], centres_T2: Array, units_T: Array, times_T: Array, step: float
+) -> tuple[Fitted, Array]:
+    """The best shape within one step, in units, of a guess; with it the units that follow."""
+    offsets_O2 = step * np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="xy"), axis=-1).reshape(-1, 2)
+    explained_TOKSB = _explained(map_THW, known_THW, centres_T2, units_T, offsets_O2)
+    nearest_TKSB = explained_TOKSB.max(axis=1)
+    gains_TKSB = -np.log(1 + FLOOR - nearest_TKSB)
+    likelihoods_USB, turns_UTSB = _over_time(gains_TKSB, _bank(), times_T)
+    index, scale, soft = np.unravel_index(likelihoods_USB.argmax(), likelihoods_USB.shape)
+    keys_T = turns_UTSB[index][:, scale, soft]
+    best_TO = explained_TOKSB[np.arange(len(times_T)), :, keys_T, scale, soft]
+    shift_T2 = _vertices(best_TO.reshape(-1, 3, 3)) * step
+    centres_T2 = centres_T2 + shift_T2 * units_T[:, None]
+    units_T = units_T * np.exp(_between(np.log(SCALES), likelihoods_USB[index, :, soft], int(scale)))
     shape = SHAPES[int(index)]
-    return Fitted(
+    fitted = Fitted(
         shape,
         centres_T2,
         units_T * unit_radius(shape),
-        dict(zip(SHAPES, map(float, best_U), strict=True)),
+        dict(zip(SHAPES, map(float, likelihoods_USB.max(axis=(1, 2))), strict=True)),
         float(np.median(best_TO.max(axis=1))),
     )
+    return fitted, units_T
 
 
 def _explained(
@@ -196,7 +204,8 @@ def _sampled(map_THW: Array, known_THW: NDArray[np.bool_], x_TOP: Array, y_TOP: 
     upper = flat[top_0 + left_0] * (1 - across) + flat[top_0 + left_1] * across
     lower = flat[top_1 + left_0] * (1 - across) + flat[top_1 + left_1] * across
     nearest = np.where(down > 0.5, top_1, top_0) + np.where(across > 0.5, left_1, left_0)
-    return upper * (1 - down) + lower * down, (inside & known[nearest]).astype(np.float32)
+    values = (upper * (1 - down) + lower * down).astype(np.float32, copy=False)
+    return values, (inside & known[nearest]).astype(np.float32)
 
 
 def _over_time(gains_TKSB: Single, bank: _Bank, times_T: Array) -> tuple[Array, NDArray[np.int64]]:
