@@ -35,6 +35,7 @@ from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.models.probe import Probe, ProbeConfig, ReadsConfig
+from kinolex.models.super_resolution import LAYERS, SuperResolution, SuperResolutionConfig
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
@@ -68,6 +69,7 @@ def _blocks_of_tokenizer(config: NetworkConfig | SpaeConfig) -> int:
 TOKENIZER, GENERATOR, CLIP_FEATURES = "tokenizer", "generator", "clip features"
 AUTOREGRESSIVE, DIFFUSION = "autoregressive generator", "diffusion generator"
 MULTIMODAL = "multimodal generator"
+SUPER_RESOLUTION = "super-resolution"
 SOUND_TOKENIZER = "sound tokenizer"
 PROBE = "probe"
 WORD_TOKENIZER = "word tokenizer"
@@ -86,6 +88,9 @@ KINDS: dict[type, Kind] = {
         lambda config: config.depth + len(config.vocabulary.factors) + config.vocabulary.sound_levels,
     ),
     DiffusionConfig: Kind(DIFFUSION, DiffusionTransformer, lambda config: config.depth),
+    SuperResolutionConfig: Kind(
+        SUPER_RESOLUTION, SuperResolution, lambda config: len(LAYERS) * config.depth + len(config.factors)
+    ),
     SoundStreamConfig: Kind(
         SOUND_TOKENIZER, SoundStream, lambda config: sum(config.encoder_units) + sum(config.decoder_units)
     ),

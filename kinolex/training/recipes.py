@@ -4,6 +4,7 @@ recipe.py: config() -> TrainConfig        data folder/NAME for every name in con
                     -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
                     -> MultimodalTrainConfig   worlds, spoken digits -> tokens -> MultimodalTrainer -> weights
                     -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
+                    -> UpscaleTrainConfig          worlds of two sizes -> tokens -> UpscaleTrainer -> weights
                     -> ClipFeaturesTrainConfig                     worlds -> ClipFeaturesTrainer -> weights
                     -> ProbeTrainConfig           labelled clips -> tokens -> ProbeTrainer -> weights
                     -> SoundTrainConfig                      packs of sounds, worlds -> SoundTrainer -> weights
@@ -41,6 +42,7 @@ from kinolex.training.prior_run import PriorTrainConfig, PriorTrainer, save_with
 from kinolex.training.probe_run import ProbeTrainConfig, ProbeTrainer
 from kinolex.training.processes import joined, rank, wait_for_all
 from kinolex.training.sound_run import SoundTrainConfig, SoundTrainer
+from kinolex.training.upscale_run import UpscaleTrainConfig, UpscaleTrainer
 from kinolex.training.word_recipes import WordRecipe, train_words
 
 FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
@@ -52,6 +54,7 @@ Recipe = (
     | PriorTrainConfig
     | GeneratorTrainConfig
     | MultimodalTrainConfig
+    | UpscaleTrainConfig
     | ClipFeaturesTrainConfig
     | SoundTrainConfig
     | ProbeTrainConfig
@@ -80,7 +83,8 @@ def load_recipe(path: str | Path) -> Recipe:
             f"{path} must define config() returning a kinolex.training.config.TrainConfig, for the prior of a codec "
             "a kinolex.training.prior_run.PriorTrainConfig, for a generator a "
             "kinolex.training.generator_run.GeneratorTrainConfig, for one of several modalities a "
-            "kinolex.training.multimodal_run.MultimodalTrainConfig, for clip features a "
+            "kinolex.training.multimodal_run.MultimodalTrainConfig, for super-resolution a "
+            "kinolex.training.upscale_run.UpscaleTrainConfig, for clip features a "
             "kinolex.training.clip_features_run.ClipFeaturesTrainConfig, for a sound tokenizer a "
             "kinolex.training.sound_run.SoundTrainConfig, for a probe a kinolex.training.probe_run.ProbeTrainConfig"
         )
@@ -208,6 +212,10 @@ def train_from_recipe(
         if world_size() > 1:
             raise UsageError("a multimodal generator trains in one process; start it without torchrun")
         return _train_multimodal(config, data, out, minutes, device, init, Path(recipe).name)
+    if isinstance(config, UpscaleTrainConfig):
+        if world_size() > 1:
+            raise UsageError("super-resolution trains in one process; start it without torchrun")
+        return _train_upscale(config, out, minutes, device, init, Path(recipe).name)
     if isinstance(config, ClipFeaturesTrainConfig):
         if device != "cpu" or init is not None or world_size() > 1:
             raise UsageError("clip features train from scratch, on the CPU, in one process; leave out device and init")
@@ -313,6 +321,18 @@ def _train_multimodal(
     start = "" if init is None else f", from the weights of {init}"
     card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {tokenizers}{start}.\n"
     checkpoint.save(out / "weights", trainer.average, card=card)
+    return out / "weights"
+
+
+def _train_upscale(
+    config: UpscaleTrainConfig, out: Path, minutes: float | None, device: str, init: str | Path | None, name: str
+) -> Path:
+    config = config if init is None else replace(config, tokenizer=str(init))
+    trainer = UpscaleTrainer(config, hub.load(config.tokenizer), out, device=device)
+    trainer.run(minutes=minutes)
+    done = f"{trainer.counters.step} of {config.steps}"
+    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
+    trainer.save_weights(out / "weights", card)
     return out / "weights"
 
 
