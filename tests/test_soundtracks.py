@@ -17,27 +17,16 @@ from kinolex.codec.sound_track import track_of
 from kinolex.compression import CompressConfig, compress_stream, decompress_stream, describe, read_sound
 from kinolex.errors import DamagedStream, UnknownModel
 from kinolex.soundtracks import TOKENS_KBPS, decode_sound, encode_sound, open_decoder, sound_words
-from kinolex.tokenizers.quantizers import VQConfig
-from kinolex.tokenizers.quantizers.residual import ResidualConfig
 from kinolex.tokenizers.sound import SoundTokenizer
-from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Sound
-
-CONFIG = SoundStreamConfig(
-    rate_hz=8000,
-    strides=(4, 5, 8),
-    widths=(4, 4, 8, 8),
-    encoder_units=(0, 0, 1, 1),
-    decoder_units=(0, 0, 1, 1),
-    quantizer=ResidualConfig(level=VQConfig(codebook_size=1000, dim=4, ema_decay=0.99), num_levels=8),
-)
+from tests.tiny_sound import tiny_sound_tokenizer
 
 
 @pytest.fixture
 def sounds() -> SoundTokenizer:
     torch.manual_seed(2)
-    return SoundTokenizer(SoundStream(CONFIG), "5c" * 32)
+    return tiny_sound_tokenizer("5c" * 32, codes=1000, levels=8)
 
 
 def noise(seconds: float, rate_hz: int = 8000, channels: int = 1) -> Sound:

@@ -14,25 +14,14 @@ from kinolex.evaluation.multimodal import ATTRIBUTES, MultimodalProtocol, _words
 from kinolex.generation.decoding import DecodeConfig
 from kinolex.generation.multimodal import MultimodalGenerator
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
-from kinolex.tokenizers.quantizers import VQConfig
-from kinolex.tokenizers.quantizers.residual import ResidualConfig
-from kinolex.tokenizers.sound import SoundTokenizer
-from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.vocab import Vocabulary
+from tests.tiny_sound import tiny_sound_tokenizer
 
 
 @pytest.fixture
 def generator(tiny_tokenizer: VideoTokenizer) -> MultimodalGenerator:
     torch.manual_seed(4)
-    sound = SoundStreamConfig(
-        rate_hz=8000,
-        strides=(4, 5, 8),
-        widths=(4, 4, 8, 8),
-        encoder_units=(0, 0, 1, 1),
-        decoder_units=(0, 0, 1, 1),
-        quantizer=ResidualConfig(level=VQConfig(codebook_size=16, dim=4, ema_decay=0.99), num_levels=3),
-    )
     config = MultimodalConfig(
         video_tokenizer=tiny_tokenizer.fingerprint,
         sound_tokenizer="5" * 64,
@@ -48,7 +37,7 @@ def generator(tiny_tokenizer: VideoTokenizer) -> MultimodalGenerator:
         lines=32,
     )
     model = MultimodalTransformer(config)
-    return MultimodalGenerator(model, tiny_tokenizer, SoundTokenizer(SoundStream(sound), "5" * 64), "a" * 64)
+    return MultimodalGenerator(model, tiny_tokenizer, tiny_sound_tokenizer(), "a" * 64)
 
 
 def test_a_generator_that_has_learned_nothing_is_found_out(generator: MultimodalGenerator, tmp_path: Path) -> None:

@@ -18,23 +18,12 @@ from kinolex.media import read, write
 from kinolex.media.sound import read_sound, write_sound
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.tasks.multimodal import TASKS
-from kinolex.tokenizers.quantizers import VQConfig
-from kinolex.tokenizers.quantizers.residual import ResidualConfig
-from kinolex.tokenizers.sound import SoundTokenizer
-from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Sound
 from kinolex.vocab import Vocabulary
+from tests.tiny_sound import tiny_sound_tokenizer
 
 WORDS = ("red", "circle", "bounces", "twice", "wood")
-SOUND = SoundStreamConfig(
-    rate_hz=8000,
-    strides=(4, 5, 8),
-    widths=(4, 4, 8, 8),
-    encoder_units=(0, 0, 1, 1),
-    decoder_units=(0, 0, 1, 1),
-    quantizer=ResidualConfig(level=VQConfig(codebook_size=16, dim=4, ema_decay=0.99), num_levels=3),
-)
 
 
 @pytest.fixture
@@ -56,7 +45,7 @@ def generator(tiny_tokenizer: VideoTokenizer) -> MultimodalGenerator:
         lines=16,
     )
     model = MultimodalTransformer(config)
-    return MultimodalGenerator(model, tiny_tokenizer, SoundTokenizer(SoundStream(SOUND), "5" * 64), "a" * 64)
+    return MultimodalGenerator(model, tiny_tokenizer, tiny_sound_tokenizer(), "a" * 64)
 
 
 @pytest.fixture

@@ -17,25 +17,15 @@ from kinolex.errors import CheckpointError, ConfigError
 from kinolex.masks import HIDDEN
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.tasks.multimodal import TASKS
-from kinolex.tokenizers.quantizers import VQConfig
-from kinolex.tokenizers.quantizers.residual import ResidualConfig
 from kinolex.tokenizers.sound import SoundTokenizer
-from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training import multimodal_draws
 from kinolex.training.multimodal_draws import HIDES, Drawn, MaterialPlan, MaterialSource, draw
 from kinolex.training.multimodal_run import MixStage, MultimodalTrainConfig, MultimodalTrainer
 from kinolex.vocab import Vocabulary
+from tests.tiny_sound import tiny_sound_tokenizer
 
 EVERY_TASK = tuple((name, 1.0) for name in TASKS)
-SOUND = SoundStreamConfig(
-    rate_hz=8000,
-    strides=(4, 5, 8),
-    widths=(4, 4, 8, 8),
-    encoder_units=(0, 0, 1, 1),
-    decoder_units=(0, 0, 1, 1),
-    quantizer=ResidualConfig(level=VQConfig(codebook_size=16, dim=4, ema_decay=0.99), num_levels=3),
-)
 NETWORK = MultimodalConfig(
     video_tokenizer="",
     sound_tokenizer="",
@@ -63,7 +53,7 @@ CONFIG = MultimodalTrainConfig(
 @pytest.fixture
 def sound_tokenizer() -> SoundTokenizer:
     torch.manual_seed(2)
-    return SoundTokenizer(SoundStream(SOUND), "5" * 64)
+    return tiny_sound_tokenizer()
 
 
 def some_clips(number: int = 10) -> list[Drawn]:
