@@ -18,11 +18,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kinolex.errors import ShapeError, UsageError
+from kinolex.generation.pixels import on_canvas
 from kinolex.generation.windows import GenerateConfig, MaskedGenerator, OnWindow
 from kinolex.masks import HIDDEN
 from kinolex.tasks.base import Posed
@@ -60,11 +60,7 @@ class Panorama:
         """The source's pixels where they lie in the whole, on black, and where they are: known [T, H, W]."""
         extent, window = self.posed.extent, self.window
         top, left = (extent.height - window.height) // 2, (extent.width - window.width) // 2
-        known_THW = torch.zeros(extent.frames, extent.height, extent.width, dtype=torch.bool)
-        known_THW[:, top : top + clip.height, left : left + clip.width] = True
-        frames_TCHW = torch.zeros(extent.frames, 3, extent.height, extent.width, dtype=torch.uint8)
-        frames_TCHW[:, :, top : top + clip.height, left : left + clip.width] = clip.frames_TCHW
-        return Clip(frames_TCHW, clip.fps, clip.sound), known_THW
+        return on_canvas(clip, extent.height, extent.width, top, left)
 
 
 def check_panorama(task: str, steps: int) -> None:

@@ -21,7 +21,17 @@ GREY = 118
 """Of what is not settled yet in a growing picture."""
 
 
-def on_canvas(clip: Clip, task: str) -> Clip:
+def on_canvas(clip: Clip, rows: int, columns: int, top: int, left: int) -> tuple[Clip, Tensor]:
+    """The clip on a black canvas of this size, its first row and column there, and where it lies: known [T, H, W]."""
+    inside = (..., slice(top, top + clip.height), slice(left, left + clip.width))
+    frames_TCHW = torch.zeros(clip.num_frames, 3, rows, columns, dtype=torch.uint8)
+    frames_TCHW[inside] = clip.frames_TCHW
+    known_THW = torch.zeros(clip.num_frames, rows, columns, dtype=torch.bool)
+    known_THW[inside] = True
+    return Clip(frames_TCHW, clip.fps, clip.sound), known_THW
+
+
+def enlarged(clip: Clip, task: str) -> Clip:
     """The clip in the middle of a canvas of which it is the part that an outpainting task gives.
 
     Raises:
@@ -32,9 +42,7 @@ def on_canvas(clip: Clip, task: str) -> Clip:
         raise UsageError(f"only outpaint-central, -vertical and -horizontal can grow the picture, not {task}")
     rows, columns = scale[0] * clip.height, scale[1] * clip.width
     top, left = (rows // 4 if scale[0] == 2 else 0), (columns // 4 if scale[1] == 2 else 0)
-    frames_TCHW = torch.zeros(clip.num_frames, 3, rows, columns, dtype=torch.uint8)
-    frames_TCHW[:, :, top : top + clip.height, left : left + clip.width] = clip.frames_TCHW
-    return Clip(frames_TCHW, clip.fps, clip.sound)
+    return on_canvas(clip, rows, columns, top, left)[0]
 
 
 def read_mask(path: Path, frames: int, height: int, width: int) -> Tensor:

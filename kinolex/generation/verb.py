@@ -17,7 +17,7 @@ import torch
 from kinolex.api import IMAGE_SUFFIXES, OnFrames, refuse_same, reported, write_stream
 from kinolex.errors import UsageError
 from kinolex.generation.panorama import WINDOW_TASK, Panorama, check_panorama, make_panorama, pose_panorama
-from kinolex.generation.pixels import Growth, on_canvas, put_back, read_mask
+from kinolex.generation.pixels import Growth, enlarged, put_back, read_mask
 from kinolex.generation.windows import GenerateConfig, MaskedGenerator, longer
 from kinolex.media import fit_short_side, read
 from kinolex.tasks.base import Posed, pose, pose_mask
@@ -130,7 +130,7 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
     if source.num_frames == 1:  # an image, which has no rate of its own
         source = Clip(source.frames_TCHW, wish.fps)
     if wish.grow:
-        source = on_canvas(source, wish.task)
+        source = enlarged(source, wish.task)
     if task is not None and task.fill == "repeat":
         return _going_on(source, task, wish, generator)
     frames = wish.frames or (

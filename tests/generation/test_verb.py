@@ -12,7 +12,7 @@ import torch
 from kinolex import checkpoint, hub
 from kinolex.errors import CheckpointError, ConfigError, KinolexError, ShapeError, UnknownModel, UsageError
 from kinolex.generation import GenerateConfig, MaskedGenerator, Wish, compose, generate, load_generator
-from kinolex.generation.pixels import FEATHER, GREY, on_canvas, put_back, read_mask
+from kinolex.generation.pixels import FEATHER, GREY, enlarged, put_back, read_mask
 from kinolex.media import read, write
 from kinolex.models.masked import MaskedTransformer
 from kinolex.sampling.parallel import ParallelConfig
@@ -171,12 +171,12 @@ def test_known_pixels_come_back_with_a_soft_seam() -> None:
 @pytest.mark.parametrize("size", [(16, 24), (13, 18), (21, 7)])
 def test_a_clip_lies_on_its_canvas_where_the_task_gives_pixels(task: str, size: tuple[int, int]) -> None:
     clip = noise(2, *size, sound=True)
-    canvas = on_canvas(clip, task)
+    canvas = enlarged(clip, task)
     known_HW = TASKS[task].region(2, canvas.height, canvas.width, 1)[0]
     assert torch.equal(canvas.frames_TCHW[..., known_HW], clip.frames_TCHW.flatten(2))
     assert int(canvas.frames_TCHW[..., ~known_HW].sum()) == 0 and canvas.sound is clip.sound
     with pytest.raises(UsageError, match="can grow the picture, not inpaint-central"):
-        on_canvas(clip, "inpaint-central")
+        enlarged(clip, "inpaint-central")
 
 
 def test_a_mask_leaves_known_what_is_black(mask: Path) -> None:
