@@ -473,8 +473,12 @@ def reported(clips: Iterable[Clip], total: int | None, on_frames: OnFrames) -> I
         yield clip
 
 
-def write_stream(clips: Iterator[Clip], target: Path, sound: Sound | None) -> Extent:
-    """Pieces of one clip into a video, or a single frame into an image; a partial target never stays."""
+def write_stream(clips: Iterator[Clip], target: Path, sound: Sound | Iterable[Sound] | None) -> Extent:
+    """Pieces of one clip into a video, or a single frame into an image; a partial target never stays.
+
+    Args:
+        sound: whole, or pieces that are asked for as frames are written.
+    """
     first = next(clips)
     if target.suffix.lower() in IMAGE_SUFFIXES:
         if next(clips, None) is not None or first.num_frames > 1:

@@ -22,6 +22,7 @@ def generate(
     mask: Path | None = None,
     model: str | None = None,
     frames: int | None = None,
+    seconds: float | None = None,
     given: int | None = None,
     grow: bool = False,
     panorama: int | None = None,
@@ -46,6 +47,8 @@ def generate(
 
     Example: kinolex generate --text "a small red ball bounces twice on wood" out.mp4
 
+    Or: kinolex generate --text "a small red ball bounces twice on wood" --seconds 10 out.mp4
+
     Or: kinolex generate --sound-for in.mp4 out.mp4
 
     Or: kinolex generate --picture-for in.wav out.mp4
@@ -63,9 +66,9 @@ def generate(
     Tasks: frame-prediction, frame-interpolation, outpaint-central, outpaint-vertical, outpaint-horizontal,
     outpaint-dynamic, inpaint-central, inpaint-dynamic, class, class-prediction, and free-form with a mask.
 
-    Tasks of poet-world-nano, one window with sound: unconditional, text-to-image, text-to-video, image-to-video,
-    future-prediction, inpainting, outpainting, stylisation, video-to-sound, sound-to-video, continuation, text-to-both,
-    describe (into a .txt file).
+    Tasks of poet-world-nano, with sound, of any length where a clip is made and nothing of it hidden, else one window:
+    unconditional, text-to-image, text-to-video, image-to-video, future-prediction, inpainting, outpainting,
+    stylisation, video-to-sound, sound-to-video, continuation, text-to-both, describe (into a .txt file).
 
     Args:
         target: .mp4, .webm, .gif; .png where one frame is made; .wav, .flac, .ogg where sound is made; .txt for words.
@@ -80,6 +83,7 @@ def generate(
         model: shipped name, folder, or hub repository; by default masked-nano, masked-world-nano for the task class,
             poet-world-nano for its own tasks.
         frames: of the result; by default all of the source, or 16 more than are given for prediction.
+        seconds: of the result, for tasks of poet-world-nano: each window goes on from the tokens of the one before.
         given: leading frames that prediction goes on from; by default all of the source. Of future-prediction and
             continuation, one by default.
         grow: outpainting keeps the whole source and makes a larger picture around it.
@@ -109,6 +113,7 @@ def generate(
     from kinolex.generation import generate as make
     from kinolex.generation.decoding import DecodeConfig
     from kinolex.generation.loading import DEFAULT, WORLDS
+    from kinolex.generation.long import fulfil_long
     from kinolex.generation.multimodal import DEFAULT as POET
     from kinolex.generation.multimodal import Request, fulfil, load_multimodal
     from kinolex.sampling.choose import Choice
@@ -121,7 +126,7 @@ def generate(
         others = {"mask": mask, "frames": frames, "grow": grow, "panorama": panorama, "put-back": put_back}
         others |= {"lines": lines, "size": size, "halton": halton, "growth": growth}
         if unfit := [f"--{name}" for name, value in others.items() if value not in (None, False)]:
-            raise UsageError(f"{task} makes one window of its own size; leave out {', '.join(unfit)}")
+            raise UsageError(f"{task} makes windows of its own size; leave out {', '.join(unfit)}")
         request = Request(
             task=task,
             text=text,
@@ -132,10 +137,17 @@ def generate(
         )
         decoding = DecodeConfig(text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
         multimodal = load_multimodal(model or POET).to(device)
+        if seconds is not None:
+            with frames_bar(task) as bar:
+                made = fulfil_long(request, seconds, target, multimodal, decoding, on_frames=bar)
+            show(made.as_dict(), json)
+            return
         with frames_bar(task, unit="tokens") as bar:
             made = fulfil(request, target, multimodal, decoding, on_span=lambda _kind, done, total: bar(done, total))
         show(made.as_dict(), json)
         return
+    if seconds is not None:
+        raise UsageError(f"{task} counts its length in frames; leave out --seconds and give --frames")
     if structure is not None:
         raise UsageError(f"{task} keeps no structure; leave out --structure, or choose the task stylisation")
     wish = Wish(

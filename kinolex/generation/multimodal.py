@@ -2,7 +2,7 @@
 
     files, words --material--> Material --compose--> Sequence --decode_sequence--> Outcome --finish--> Clip, Sound, text
 
-One window of the clip length that the model was trained on, at its rate and size.
+One window of the clip length that the model was trained on, at its rate and size; generation/long.py chains windows.
 """
 
 from __future__ import annotations
@@ -368,6 +368,16 @@ def make_of(
     request: Request, generator: MultimodalGenerator, config: DecodeConfig, *, on_span: OnSpan | None = None
 ) -> tuple[Made, Clip | None]:
     """What a request asks for, in memory, and the source it was made from. Errors as fulfil."""
+    task, material, like, beside = pose_request(request, generator)
+    found, passes, tokens = generator.make(task, material, config, on_span=on_span)
+    made = generator.finish(task, material, found, like)
+    return replace(made, passes=passes, tokens=tokens), beside
+
+
+def pose_request(
+    request: Request, generator: MultimodalGenerator
+) -> tuple[MultimodalTask, Material, Clip | None, Clip | None]:
+    """The task of a request, its material, the clip whose size pictures take, and what sound is laid beside."""
     task = task_named(request.task)
     # Sound that is made for a video goes beside all of it; other tasks look at one window of their source.
     whole = task.asked == ("sound",)
@@ -386,9 +396,7 @@ def make_of(
         region=request.region,
         given=1 + (request.given - 1) // generator.video.pixels_per_token[0],
     )
-    found, passes, tokens = generator.make(task, material, config, on_span=on_span)
-    made = generator.finish(task, material, found, clip or structure)
-    return replace(made, passes=passes, tokens=tokens), source if whole else None
+    return task, material, clip or structure, source if whole else None
 
 
 def _read(path: Path, generator: MultimodalGenerator | None) -> Clip:

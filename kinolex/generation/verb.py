@@ -249,7 +249,7 @@ def _made(
         ids = generator.stream(posed, config, text=wish.text, on_window=on_window)
     else:
         ids = iter([make_panorama(generator, composition.panorama, config, on_window=on_window)])
-    for made in tokenizer.decode_stream(_pieces(ids, posed.extent, tokenizer)):
+    for made in tokenizer.decode_stream(token_pieces(ids, posed.extent, tokenizer)):
         frames_TCHW, stop = made.frames_TCHW, done + made.num_frames
         known_THW = composition.known_THW
         if wish.put_back and known_THW is not None and done < len(known_THW):
@@ -262,7 +262,7 @@ def _made(
         done = stop
 
 
-def _pieces(ids: Iterator[torch.Tensor], extent: Extent, tokenizer: Any) -> Iterator[Tokens]:
+def token_pieces(ids: Iterator[torch.Tensor], extent: Extent, tokenizer: Any) -> Iterator[Tokens]:
     """Windows of ids as pieces of one token stream, each with the frames it stands for."""
     time_factor, done = tokenizer.pixels_per_token[0], 0
     for ids_thw in ids:

@@ -11,7 +11,7 @@ back exactly the size that came in; players that only know 4:2:0 need an even si
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -95,7 +95,8 @@ class VideoWriter:
         path: .mp4 (H.264 and AAC), .webm (VP9 and Opus) or .gif (without sound, at most 50 frames per second).
         fps: exact frames per second. GIF keeps it to 1/100 s per frame.
         height, width: of every frame, any size from 1 pixel on.
-        sound: begins with the first frame and keeps its own length. Rates the codec does not know are converted.
+        sound: begins with the first frame and keeps its own length. Rates the codec does not know are converted. Pieces
+            of one sound are asked for one by one, as frames are appended.
         quality: 0 to 100, 75 if None; ignored for GIF.
 
     Raises:
@@ -112,7 +113,7 @@ class VideoWriter:
         fps: Fraction,
         height: int,
         width: int,
-        sound: Sound | None = None,
+        sound: Sound | Iterable[Sound] | None = None,
         quality: int | None = None,
     ) -> None:
         self.path = Path(path)
@@ -147,7 +148,9 @@ class VideoWriter:
                 self._palette = _PaletteGraph(self.width, self.height, self.fps) if self._format is _GIF else None
                 self._reformatter = VideoReformatter()
                 codec = self._format.sound_codec
-                self._track = SoundTrack(self._container, codec, self.sound) if self.sound and codec else None
+                self._track = (
+                    SoundTrack(self._container, codec, self.sound) if self.sound is not None and codec else None
+                )
             self._stack = stack.pop_all()
         return self
 
