@@ -204,12 +204,17 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
 
 
 def test_the_help_comes_within_a_second_and_imports_no_torch() -> None:
-    code = "import sys\nfrom kinolex.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
-    began = time.monotonic()
+    code = (
+        "import sys, time\nfrom kinolex.cli import main\ntry: main(['--help'])\n"
+        "finally:\n"
+        "    assert not {'torch', 'numpy', 'av'} & set(sys.modules)\n"
+        "    assert len(sys.modules) < 600, len(sys.modules)\n"
+        # Of this process alone: tests share their machine, and an import of torch takes more than that anywhere.
+        "    assert time.process_time() < 1, time.process_time()"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "roundtrip" in result.stdout
-    assert time.monotonic() - began < 5  # under one second on an idle machine; tests share theirs
 
 
 def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, model: str) -> None:
@@ -225,11 +230,11 @@ def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, mod
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits that it is ignored
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("*out*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=300)
     assert process.returncode == 130, message
     assert "interrupted" in message and "Traceback" not in message
     assert {path.name for path in tmp_path.iterdir()} == {"long.mp4"}

@@ -109,10 +109,11 @@ def test_measuring_survives_compression(tmp_path) -> None:  # type: ignore[no-un
 def test_a_training_clip_renders_fast_enough_to_train_on() -> None:
     times = []
     for seed in range(8):
-        began = time.perf_counter()
+        began = time.process_time()
         assert render_frames(seed, 17, 64).shape == (17, 64, 64, 3)
-        times.append(time.perf_counter() - began)
-    assert sorted(times)[2] < 0.1  # 5 ms on an idle core; tests share theirs
+        times.append(time.process_time() - began)
+    # Of this process, the better half: 5 to 15 ms; a picture drawn at 4 x 4 the size, or a pixel at a time, is beyond.
+    assert sorted(times)[3] < 0.06
 
 
 def test_impossible_worlds_are_refused() -> None:
