@@ -18,7 +18,7 @@ def config() -> UpscaleTrainConfig:
     return UpscaleTrainConfig(
         tokenizer="magvit2-world-nano",
         network=SuperResolutionConfig(tokenizer="", **PRESETS["nano"]),
-        source=PairSource(clips=600, side=64),
+        source=PairSource(clips=1200, side=64),
         clip_latents=6,
         steps=2200,
         batch=4,

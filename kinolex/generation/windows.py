@@ -192,7 +192,7 @@ class MaskedGenerator:
         """All ids of one window."""
         grid = (window_thw.shape[0], window_thw.shape[1], window_thw.shape[2])
         factors = self.config.factors
-        generator = torch.Generator().manual_seed(_seed(config.seed, start))
+        generator = torch.Generator().manual_seed(window_seed(config.seed, start))
         logits_fn = self.logits_fn(task, words_P, grid=grid, first=start == 0)
         if config.guidance:
             nothing = self.logits_fn(WITHOUT, torch.zeros_like(words_P), grid=grid, first=start == 0)
@@ -251,7 +251,7 @@ def _window(done: int, total: int, length: int) -> tuple[int, int]:
     return max(0, stop - length), stop
 
 
-def _seed(seed: int, start: int) -> int:
+def window_seed(seed: int, start: int) -> int:
     """Every window has noise of its own; the same seed gives the same video."""
     digest = hashlib.sha256(f"{seed}/{start}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
