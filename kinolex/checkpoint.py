@@ -5,6 +5,8 @@
     folder/README.md          the card: data, recipe, commit, measured results
     folder/prior.safetensors  of the token codec, if one was trained for these weights (kinolex.codec.priors)
 
+A language model is a folder of transformers (hub.load_lm), or that with model.int8.safetensors, half as large.
+
 The fingerprint is a hash over the config and the stored weights; tokens carry it. Loading refuses what it does not
 recognise: unknown classes or fields, values of another type, missing or foreign tensors, pickles, truncated files.
 """
@@ -15,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
 from kinolex.models.autoregressive import AutoregressiveConfig, AutoregressiveTransformer
 from kinolex.models.clip_features import ClipFeatures, ClipFeaturesConfig
 from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer
+from kinolex.models.frozen_lm import FrozenLM, require_transformers
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.models.probe import Probe, ProbeConfig, ReadsConfig
@@ -114,7 +117,15 @@ MAX_LEVELS = 1024
 SCALE = ".row_scale"
 """Ends the name of the scales of an int8 matrix."""
 
+STATISTICS = ("ema_sum_VD", "ema_count_V", "unused_for_V")
+"""Of codebooks, for training only: int8 files, which are to be small, are without; a network that is loaded from one
+counts every code as met once."""
+
 CONFIG, WEIGHTS, CARD, PRIOR = "config.json", "model.safetensors", "README.md", "prior.safetensors"
+INT8 = "model.int8.safetensors"
+"""Weights of a language model as int8 rows with scales."""
+OURS = {CONFIG, WEIGHTS, CARD, PRIOR, INT8, "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+"""Files that a checkpoint may hold."""
 
 
 def save(
@@ -134,7 +145,7 @@ def save(
         card: Markdown for people: data, recipe, commit, results.
         extra: anything else for config.json that JSON can hold; not part of the fingerprint.
         dtype: of the stored floating-point weights; torch.bfloat16 halves the file, torch.int8 halves it
-            again (matrices only, a scale for each row; fit for transformers). Loading gives float32 again.
+            again (matrices only, a scale for each row; without STATISTICS). Loading gives float32 again.
 
     Returns:
         The fingerprint, over the weights as stored.
@@ -204,10 +215,51 @@ def load_module(folder: str | Path, what: str | None = None) -> tuple[nn.Module,
     return model, description["fingerprint"]
 
 
+def save_lm(folder: str | Path, lm: FrozenLM, *, card: str) -> None:
+    """Write a language model as int8 rows with scales beside its own config and vocabulary; read it by load_lm.
+
+    Raises:
+        UsageError: the folder holds other files.
+    """
+    folder = Path(folder).resolve()
+    # Tied weights are one tensor under two names.
+    tied = set(getattr(lm.model, "_tied_weights_keys", None) or ())
+    state = {name: tensor for name, tensor in lm.model.state_dict().items() if name not in tied}
+    with _replacing(folder) as temporary:
+        lm.model.config.save_pretrained(temporary)
+        lm.tokenizer.save_pretrained(temporary)
+        (temporary / INT8).write_bytes(serialise(_stored(state, torch.int8), {"format": FORMAT}))
+        (temporary / CARD).write_text(card, encoding="utf-8")
+
+
+def load_lm(folder: str | Path) -> FrozenLM:
+    """A language model that save_lm wrote, float32.
+
+    Raises:
+        MissingExtra: transformers is not installed. MissingFile, CheckpointError: files are missing or damaged.
+    """
+    transformers = require_transformers()
+    weights = _restored(_read_weights(Path(folder) / INT8))
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder))
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+        lacks, foreign = model.load_state_dict(weights, strict=False)
+    except Exception as error:  # its loaders raise whatever their many parsers raise
+        raise CheckpointError(f"{folder} cannot be loaded as a language model: {error}") from error
+    model.tie_weights()
+    wrong = set(lacks) - set(getattr(model, "_tied_weights_keys", None) or ()) | set(foreign)
+    if wrong:
+        raise CheckpointError(f"{folder}: {INT8} does not fit its {CONFIG}: {', '.join(sorted(wrong)[:3])}")
+    return FrozenLM(model, tokenizer)
+
+
 def _stored(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Tensors as they are written: floating-point ones in dtype; as int8, rows with a scale each."""
     weights: dict[str, Tensor] = {}
     for name, tensor in state.items():
+        if dtype == torch.int8 and name.endswith(STATISTICS):
+            continue
         tensor = tensor.detach().cpu()
         if dtype == torch.int8 and tensor.is_floating_point() and tensor.ndim > 1:
             scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=1e-12) / 127
@@ -333,7 +385,10 @@ def _is_of_type(value: Any, hint: Any) -> bool:
 
 
 def _check_fit(folder: Path, kind: Kind, config: Any, weights: dict[str, Tensor]) -> None:
-    """Compare the weights with the network that the config asks for, before any memory is given to it."""
+    """Compare the weights with the network that the config asks for, before any memory is given to it.
+
+    Statistics of codebooks that were not stored are added to the weights.
+    """
     blocks = kind.blocks(config)
     if blocks > len(weights):  # a block owns several tensors; a config that asks for a million is not built to find out
         raise CheckpointError(f"{folder}: {CONFIG} asks for {blocks} blocks but {WEIGHTS} has {len(weights)} tensors")
@@ -345,6 +400,7 @@ def _check_fit(folder: Path, kind: Kind, config: Any, weights: dict[str, Tensor]
             wanted = kind.build(config).state_dict()
     except (ConfigError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: no network can be built as {CONFIG} says: {error}") from error
+    _add_statistics(wanted.keys(), weights)
     for problem, names in (
         ("lacks", wanted.keys() - weights.keys()),
         ("has foreign", weights.keys() - wanted.keys()),
@@ -355,6 +411,20 @@ def _check_fit(folder: Path, kind: Kind, config: Any, weights: dict[str, Tensor]
             raise CheckpointError(f"{folder}: {WEIGHTS} {problem} tensors for its {CONFIG}: {shown}")
 
 
+def _add_statistics(wanted: Iterable[str], weights: dict[str, Tensor]) -> None:
+    for name in wanted:
+        start, _, last = name.rpartition(".")
+        codebook_VD = weights.get(f"{start}.codebook")
+        if name in weights or last not in STATISTICS or codebook_VD is None:
+            continue
+        codes = codebook_VD.shape[:1]
+        weights[name] = {
+            "ema_sum_VD": codebook_VD.clone(),
+            "ema_count_V": torch.ones(codes),
+            "unused_for_V": torch.zeros(codes, dtype=torch.int64),
+        }[last]
+
+
 def _alike(wanted: Tensor, stored: Tensor) -> bool:
     return wanted.shape == stored.shape and wanted.is_floating_point() == stored.is_floating_point()
 
@@ -363,9 +433,7 @@ def _alike(wanted: Tensor, stored: Tensor) -> bool:
 def _replacing(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when all went well and vanishes when not."""
     _recover(folder)
-    if folder.exists() and not (
-        folder.is_dir() and {item.name for item in folder.iterdir()} <= {CONFIG, WEIGHTS, CARD, PRIOR}
-    ):
+    if folder.exists() and not (folder.is_dir() and {item.name for item in folder.iterdir()} <= OURS):
         raise UsageError(f"{folder} exists and holds other things than a checkpoint; give a new folder")
     temporary, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
     shutil.rmtree(temporary, ignore_errors=True)

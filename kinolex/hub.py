@@ -78,13 +78,14 @@ def load_clip_features(name: str | Path = CLIP_FEATURES) -> ClipFeatures:
 
 
 def load_lm(name: str | Path = LANGUAGE_MODEL) -> FrozenLM:
-    """The language model behind a name: shipped, a folder of transformers, or a hub repository of a causal model.
+    """The language model behind a name: shipped, a folder of checkpoint.save_lm or of transformers, or a hub repository of a causal model.
 
     Raises:
         UnknownModel, CheckpointError, MissingExtra: as FrozenLM.load.
     """
     folder = PRETRAINED / str(name)
-    return FrozenLM.load(folder if (folder / checkpoint.CONFIG).is_file() else name)
+    folder = folder if (folder / checkpoint.CONFIG).is_file() else Path(name)
+    return checkpoint.load_lm(folder) if (folder / checkpoint.INT8).is_file() else FrozenLM.load(folder)
 
 
 def load_spae(name: str | Path = WORD_TOKENIZER) -> tuple[Spae, str]:

@@ -70,8 +70,8 @@ def config() -> MultimodalTrainConfig:
             MaterialSource(name="long-worlds-64", clips=800, frames=41, middles=True, share=0.1, tasks=OF_MIDDLES),
         ),
         stages=(
-            MixStage(name="all tasks", steps=3000, shares=ALL),
-            MixStage(name="what is asked most", steps=1500, shares=ASKED_MOST),
+            MixStage(name="all tasks", steps=2000, shares=ALL),
+            MixStage(name="what is asked most", steps=1000, shares=ASKED_MOST),
         ),
         batch_tokens=8 * 640,
     )
