@@ -164,7 +164,8 @@ def _tasks(
     for number, task in enumerate(TASKS.values()):
         words = _class_for(generator) if task.takes_class else ""
         given = 1 if task.fill == "repeat" else None
-        wish = Wish(task=task.name, text=words, given=given, frames=window, size=(side, side))
+        size = (side, side) if task.name == "class" else None
+        wish = Wish(task=task.name, text=words, given=given, frames=window, size=size)
         composition = compose(None if task.name == "class" else square, wish, generator)
         made = generator.tokenizer.decode(generator.generate(composition.posed, text=words))
         known_THW = task.region(window, side, side, 1)

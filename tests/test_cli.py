@@ -308,7 +308,17 @@ def test_generate_refuses_in_one_line_what_it_cannot_do(
     for options, message in (
         (("--task", "dream"), "no task 'dream'; choose one of frame-prediction"),
         (("--task", "class", "--text", "a green ball"), "does not know 'green'; its words are red, ball"),
-        (("--task", "inpaint-central", "--text", "red"), "takes no class or caption"),
+        (("--task", "inpaint-central", "--text", "red"), "inpaint-central has no use for --text; leave out"),
+        (("--window", 4, "--seconds", 2), "frame-prediction has no use for --seconds, --window; leave out"),
+        (("--task", "outpaint-central", "--given", 5), "Tasks that have: --given: frame-prediction, class-prediction"),
+        (("--task", "future-prediction", "--steps", 8), "Tasks that have: --steps: frame-prediction, frame-interp"),
+        (("--task", "future-prediction", "--settle-temperature", 0), "has no use for --settle-temperature"),
+        (("--task", "video-to-sound", "--schedule", "uniform"), "has no use for --schedule"),
+        (("--task", "video-to-sound", "--structure", video), "Tasks that have: --structure: stylisation"),
+        (("--task", "text-to-both", "--text", "red"), "has no use for --from"),
+        (("--halton", "--settle-temperature", 1), "leave out --settle-temperature"),
+        (("--task", "class", "--text", "red", "--put-back"), "no pixels that could be put back"),
+        (("--size", 32, 32), "here the source has one"),
         (("--task", "free-form"), "that task needs one"),
         (("--steps", 0), "steps must be in 1..1024, got 0"),
         (("--temperature", -1), "temperature must be 0 or more and finite, got -1"),
@@ -324,6 +334,8 @@ def test_generate_refuses_in_one_line_what_it_cannot_do(
         assert message in printed and printed.splitlines()[-1].startswith("kinolex: "), printed
     assert run("generate", out, "--model", generator) == 2
     assert "needs a video or image to start from; give one with --from" in capsys.readouterr().err
+    assert run("generate", "--task", "class", "--text", "red", "--lines", 32, out, "--model", generator) == 2
+    assert "lines scale a source, and there is none" in capsys.readouterr().err
     assert run("generate", "--from", video, out, "--model", video.parent / "nothing") == 2
     assert {path.name for path in video.parent.iterdir()} == names
 

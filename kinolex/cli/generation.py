@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -29,15 +29,15 @@ def generate(
     put_back: bool = False,
     lines: int | None = None,
     size: tuple[int, int] | None = None,
-    steps: int = 12,
-    schedule: str = "cosine",
+    steps: int | None = None,
+    schedule: str | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
-    settle_temperature: float = 4.5,
+    settle_temperature: float | None = None,
     guidance: float = 0.0,
     halton: bool = False,
-    window: int = 1,
+    window: int | None = None,
     seed: int = 0,
     growth: Path | None = None,
     device: str = "cpu",
@@ -92,23 +92,22 @@ def generate(
         put_back: put the source's own pixels over what was known, with a soft seam.
         lines: scale the short side of the source down to this first; by default to what the model was trained on.
         size: rows and columns where there is no source; by default a square of what the model was trained on.
-        steps: passes of the network per window, 1 to 64 are sensible.
-        schedule: cosine, uniform, power, cubic, square-root, exponential: how fast tokens are settled.
+        steps: passes of the network per window, by default 12; 1 to 64 are sensible. Not for tasks of poet-world-nano.
+        schedule: cosine (the default), uniform, power, cubic, square-root, exponential: how fast tokens are settled.
         temperature: of drawing tokens; 0 takes the likeliest.
         top_k: draw among so many tokens only.
         top_p: draw among the likeliest tokens of this total probability only.
-        settle_temperature: noise on which tokens are settled first.
+        settle_temperature: noise on which tokens are settled first, by default 4.5.
         guidance: how strongly task and words are followed; 0 is off, more doubles the work.
         halton: settle tokens in an even order instead of the surest first.
-        window: tokens that a pass of poet-world-nano looks at; more than 1 takes fewer passes, and what comes is as
-            likely as one by one.
+        window: tokens that a pass of poet-world-nano looks at, by default 1; more take fewer passes, and what comes is
+            as likely as one by one.
         seed: the same seed makes the same video.
         growth: an image that shows what was settled after every pass.
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
     check_device(device)
-    from kinolex.errors import UsageError
     from kinolex.generation import GenerateConfig, Wish, load_generator
     from kinolex.generation import generate as make
     from kinolex.generation.decoding import DecodeConfig
@@ -121,12 +120,16 @@ def generate(
     from kinolex.tasks.multimodal import TASKS
 
     task = _task_for(task, text, source, sound_for, picture_for)
+    settling = {"steps": steps, "schedule": schedule, "settle_temperature": settle_temperature}
+    _check_options(
+        task,
+        {"from": source, "text": text, "structure": structure, "mask": mask, "frames": frames, "seconds": seconds}
+        | {"given": given, "grow": grow, "panorama": panorama, "put-back": put_back, "lines": lines, "size": size}
+        | settling
+        | {"halton": halton, "window": window, "growth": growth},
+    )
     choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
     if task in TASKS:
-        others = {"mask": mask, "frames": frames, "grow": grow, "panorama": panorama, "put-back": put_back}
-        others |= {"lines": lines, "size": size, "halton": halton, "growth": growth}
-        if unfit := [f"--{name}" for name, value in others.items() if value not in (None, False)]:
-            raise UsageError(f"{task} makes windows of its own size; leave out {', '.join(unfit)}")
         request = Request(
             task=task,
             text=text,
@@ -135,6 +138,7 @@ def generate(
             structure=structure,
             given=1 if given is None else given,
         )
+        window = 1 if window is None else window
         decoding = DecodeConfig(text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
         multimodal = load_multimodal(model or POET).to(device)
         if seconds is not None:
@@ -146,10 +150,6 @@ def generate(
             made = fulfil(request, target, multimodal, decoding, on_span=lambda _kind, done, total: bar(done, total))
         show(made.as_dict(), json)
         return
-    if seconds is not None:
-        raise UsageError(f"{task} counts its length in frames; leave out --seconds and give --frames")
-    if structure is not None:
-        raise UsageError(f"{task} keeps no structure; leave out --structure, or choose the task stylisation")
     wish = Wish(
         task=task,
         text=text,
@@ -163,7 +163,8 @@ def generate(
         size=size,
         fps=Fraction(24),
     )
-    sampling = ParallelConfig(steps=steps, schedule=schedule, choice=choice, settle_temperature=settle_temperature)
+    given_only: dict[str, Any] = {name: value for name, value in settling.items() if value is not None}
+    sampling = ParallelConfig(choice=choice, **given_only)
     config = GenerateConfig(sampling=sampling, guidance=guidance, halton=halton, seed=seed)
     generator = load_generator(model or (WORLDS if task == "class" else DEFAULT)).to(device)
     with frames_bar(task) as bar:
@@ -189,3 +190,35 @@ def _task_for(
             )
         return meant
     return task or ("text-to-both" if text and source is None else "frame-prediction")
+
+
+def _check_options(task: str, options: dict[str, Any]) -> None:
+    """Raises UsageError where an option is given that the task would not look at, and says which tasks do."""
+    from kinolex.errors import UsageError
+    from kinolex.generation.verb import PREDICTIONS
+    from kinolex.tasks import multimodal, video
+
+    masked, poet = (*video.TASKS, video.FREE_FORM), tuple(multimodal.TASKS)
+    given = {name: set(one.given) for name, one in multimodal.TASKS.items()}
+    takers = {
+        "from": (*masked, *(name for name in poet if given[name] - {"text"})),
+        "text": (
+            *(name for name, one in video.TASKS.items() if one.takes_class),
+            *(name for name in poet if "text" in given[name]),
+        ),
+        "structure": tuple(name for name in poet if "structure-clip" in given[name]),
+        "given": (*PREDICTIONS, "future-prediction", "continuation"),
+        "seconds": poet,
+        "window": poet,
+    }
+    unfit: dict[tuple[str, ...], list[str]] = {}
+    for name, value in options.items():
+        known = takers.get(name, masked)
+        if value is not None and value is not False and value != "" and task in (*masked, *poet) and task not in known:
+            unfit.setdefault(known, []).append(f"--{name.replace('_', '-')}")
+    if unfit:
+        whose = "; ".join(f"{', '.join(names)}: {', '.join(known)}" for known, names in unfit.items())
+        names = ", ".join(name for group in unfit.values() for name in group)
+        raise UsageError(f"{task} has no use for {names}; leave out what it has no use for. Tasks that have: {whose}")
+    if options["halton"] and options["settle_temperature"] is not None:
+        raise UsageError("--halton settles tokens in one order without noise; leave out --settle-temperature")

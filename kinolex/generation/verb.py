@@ -61,6 +61,8 @@ class Wish:
             task = task_named(self.task)
             if self.text and not task.takes_class:
                 raise UsageError(f"{self.task} takes no class or caption; class and class-prediction do")
+            if self.put_back and not task.gives_pixels:
+                raise UsageError(f"{self.task} is given no pixels that could be put back; leave put_back out")
         if self.given is not None and self.task not in PREDICTIONS:
             raise UsageError(f"given is for {' and '.join(PREDICTIONS)}, not for {self.task}; leave it out")
         if self.panorama is not None:
@@ -123,8 +125,12 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
     if source is None:
         if task is None or task.gives_pixels:
             raise UsageError(f"{wish.task} needs a video or image to start from; give one with --from")
+        if wish.lines is not None:
+            raise UsageError("lines scale a source, and there is none; give the size of what is made instead")
         size = wish.size or (generator.config.lines, generator.config.lines)
         source = Clip(torch.zeros(wish.frames or window, 3, *size, dtype=torch.uint8), wish.fps)
+    elif wish.size is not None:
+        raise UsageError(f"size is for {wish.task} without a source, and here the source has one; leave it out")
     elif min(source.height, source.width) > (lines := wish.lines or generator.config.lines):
         source = fit_short_side(source, lines)
     if source.num_frames == 1:  # an image, which has no rate of its own
