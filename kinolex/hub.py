@@ -78,7 +78,8 @@ def load_clip_features(name: str | Path = CLIP_FEATURES) -> ClipFeatures:
 
 
 def load_lm(name: str | Path = LANGUAGE_MODEL) -> FrozenLM:
-    """The language model behind a name: shipped, a folder of checkpoint.save_lm or of transformers, or a hub repository of a causal model.
+    """The language model behind a name: shipped, a folder (of checkpoint.save_lm or of transformers), or a hub
+    repository of a causal model.
 
     Raises:
         UnknownModel, CheckpointError, MissingExtra: as FrozenLM.load.

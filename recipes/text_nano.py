@@ -2,7 +2,7 @@
 
 source    Llama's layers (arXiv 2302.13971) at 3 M parameters; trained on text only (kinolex/training/text_data.py)
 command   kinolex train recipes/text_nano.py --data DIR --out runs/out/text-nano
-hardware  one CPU core with bfloat16 instructions, 25 minutes
+hardware  one CPU core with bfloat16 instructions, 40 minutes
 
 Its text: tinyshakespeare, captions of worlds, lists of labels, and for the most part patterns of random words in
 context, without which a model this small would not learn to follow examples.
@@ -22,7 +22,8 @@ def config() -> TextTrainConfig:
         heads=6,
         inner=512,
         max_length=1024,
-        steps=2000,
+        steps=2500,
+        repeating_steps=1700,
         rows=12,
         length=320,
         optimizer=OptimizerConfig(muon_lr=0.02, adam_lr=3e-3, ema_decay=0.99),

@@ -2,7 +2,7 @@
 
     tinyshakespeare (train part), captions of worlds (scenes are drawn as numbers, not rendered), lists of labels
     patterns: "Input: < random words >  Output: random label" and pairs of sequences, in the layout of tasks.prompts;
-    random words that are said again, where every word teaches to look back
+    random words said again and again, where every word teaches to look back
 
 A tiny model learns to use examples in context only where text is full of them, so a large share of this text is made
 of such patterns. Their words and labels are drawn at random from the vocabulary, anew for every document: nothing in
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,18 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 END = "<|end|>"
 """Between documents."""
 SHARES = {
-    "play": 0.12,
+    "play": 0.1,
     "captions": 0.06,
-    "labels": 0.08,
-    "classes": 0.38,
-    "sequences": 0.1,
-    "repeats": 0.2,
+    "labels": 0.06,
+    "classes": 0.52,
+    "sequences": 0.14,
+    "repeats": 0.06,
     "told": 0.06,
 }
 """Of documents by kind."""
+REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
+"""While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it
+did: share of answers that are right from 0.11 to 0.92."""
 
 SHOWN, PROSE, ANSWER = 0, 1, 2
 """Text that is only shown, as random words that nobody could predict; text to predict; answers in patterns."""
@@ -123,8 +126,13 @@ class TextSet:
         self.play_L = np.array(lm.encode(sources.play), dtype=np.int64)
         (self.end,) = lm.encode(END)
 
-    def batch(self, seed: int, step: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, seed: int, step: int, rows: int, length: int, shares: Mapping[str, float] = SHARES
+    ) -> tuple[Tensor, Tensor]:
         """The batch of a step.
+
+        Args:
+            shares: of documents by kind.
 
         Returns:
             ids_BL int64 of length + 1 ids a row, and parts_BL int64: SHOWN, PROSE or ANSWER for each.
@@ -136,16 +144,18 @@ class TextSet:
             ids: list[int] = []
             parts: list[int] = []
             while len(ids) <= length:
-                more, which = self.document(dice, length)
+                more, which = self.document(dice, length, shares)
                 ids += more
                 parts += which
             ids_BL[row] = torch.tensor(ids[: length + 1])
             parts_BL[row] = torch.tensor(parts[: length + 1])
         return ids_BL, parts_BL
 
-    def document(self, dice: np.random.Generator, length: int) -> tuple[list[int], list[int]]:
+    def document(
+        self, dice: np.random.Generator, length: int, shares: Mapping[str, float] = SHARES
+    ) -> tuple[list[int], list[int]]:
         """One document of any kind, closed by the end mark."""
-        kind = str(dice.choice(list(SHARES), p=np.array(list(SHARES.values())) / sum(SHARES.values())))
+        kind = str(dice.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
         if kind == "play":
             size = int(dice.integers(length // 4, length))
             start = int(dice.integers(0, len(self.play_L) - size))
@@ -209,9 +219,10 @@ class TextSet:
         return pieces
 
     def _repeats(self, dice: np.random.Generator) -> list[Piece]:
-        """Random words, said again once or twice."""
-        said = "".join(f" {word}" for word in self._random_words(dice, int(dice.integers(8, 60))))
-        return [(said, SHOWN), *[(said, ANSWER)] * int(dice.integers(1, 3))]
+        """A few random words, said again and again: nearly every word can be known from what followed it before."""
+        number = int(np.exp(dice.uniform(np.log(3), np.log(80))))
+        said = "".join(f" {word}" for word in self._random_words(dice, number))
+        return [(said, SHOWN), (said * max(1, 200 // number - 1), ANSWER)]
 
     def _told(self, dice: np.random.Generator) -> list[Piece]:
         """Words of a caption, shuffled among random ones; the answer is the caption."""
