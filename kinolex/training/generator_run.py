@@ -10,13 +10,9 @@ Source: MAGVIT, arXiv 2212.05199, section 3.2 (COMMIT).
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kinolex import checkpoint
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.masks import HIDDEN, SCHEDULES
 from kinolex.models.autoregressive import AutoregressiveConfig, AutoregressiveTransformer
 from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer, latents_from_ids
@@ -32,11 +28,9 @@ from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tasks.video import TASKS
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.config import OptimizerConfig
-from kinolex.training.engine import stop_requests
 from kinolex.training.generator_losses import TokenBatch, autoregressive_loss, diffusion_loss, masked_loss
-from kinolex.training.optimizer import Optimizers, gradient_norm_
-from kinolex.training.progress import Progress
-from kinolex.training.state import Counters, load_state, save_state
+from kinolex.training.loop import NetworkLoop, deadline, fields_of, recipe_hash
+from kinolex.training.optimizer import Optimizers
 from kinolex.training.token_draws import ENCODED_TASKS, Drawn, DrawPlan, DrawSource, draw
 
 DERIVED_TASKS = ("frame-prediction", "class", "class-prediction")
@@ -117,7 +111,7 @@ class Window:
     """bool, where the condition is part of the clean tokens."""
 
 
-class GeneratorTrainer:
+class GeneratorTrainer(NetworkLoop[nn.Module]):
     """One run; `run` can be called again, also by another process, to go on.
 
     Args:
@@ -142,14 +136,13 @@ class GeneratorTrainer:
         device: str = "cpu",
         drawn: dict[str, list[Drawn]] | None = None,
     ) -> None:
-        self.config, self.folder, self.device, self.drawn = config, folder, torch.device(device), drawn
+        self.config, self.device, self.drawn = config, torch.device(device), drawn
         if math.prod(config.network.factors) != tokenizer.vocab_size or tokenizer.num_levels != 1:
             raise ConfigError(
                 f"factors {config.network.factors} do not make the {tokenizer.vocab_size} ids of {config.tokenizer}"
             )
         if not tokenizer.config.causal:
             raise ConfigError(f"{config.tokenizer} is not causal, and windows could not be joined; choose one that is")
-        folder.mkdir(parents=True, exist_ok=True)
         self.network = replace(config.network, tokenizer=tokenizer.fingerprint)
         time_factor = tokenizer.pixels_per_token[0]
         self.plan = DrawPlan(
@@ -161,51 +154,32 @@ class GeneratorTrainer:
             config.seed,
         )
         self.packs = packs
-        fields = asdict(config)
-        fields.pop("save_every")
-        if not isinstance(config.network, MaskedConfig):
-            fields["kind"] = type(config.network).__name__
-        text = json.dumps([fields, tokenizer.fingerprint], sort_keys=True)
-        self.counters = Counters(config_hash=hashlib.sha256(text.encode()).hexdigest()[:16])
+        # Masked networks came first; the others are told from them.
+        kind = {} if isinstance(config.network, MaskedConfig) else {"kind": type(config.network).__name__}
         torch.manual_seed(config.seed)
-        self.model: nn.Module = checkpoint.KINDS[type(self.network)].build(self.network).to(self.device)
-        if isinstance(self.model, DiffusionTransformer):
-            _check_levels(self.model.config.factors, tokenizer)
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
-        if self.state_path.exists():
-            self._load()
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
+        model: nn.Module = checkpoint.KINDS[type(self.network)].build(self.network).to(self.device)
+        if isinstance(model, DiffusionTransformer):
+            _check_levels(model.config.factors, tokenizer)
+        super().__init__(
+            folder,
+            model,
+            Optimizers(model, config.optimizer, config.steps),
+            config_hash=recipe_hash(fields_of(config) | kind, tokenizer.fingerprint),
+            save_every=config.save_every,
+            vocab_size=math.prod(self.network.factors),
+            other="another recipe or tokenizer; use another --out",
+        )
 
     def run(self, *, minutes: float | None = None) -> nn.Module:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        until = deadline(minutes)
         drawn = self.drawn or {source.name: self._drawn(source) for source in self.config.sources}
         if self.counters.step == 0 and isinstance(self.model, DiffusionTransformer):
             ids = [clip.clean_thw.flatten() for clips in drawn.values() for clip in clips[:MEASURED_CLIPS]]
             self.model.measure_(torch.cat(ids).long().to(self.device))
             self.average.load_state_dict(self.model.state_dict())
-        total = self.config.steps
-        progress = Progress(self.folder, total, self.counters.step, vocab_size=math.prod(self.network.factors))
-        with stop_requests() as stop:
-            while self.counters.step < total and not stop.is_set() and time.monotonic() < deadline:
-                figures = self._step(self.counters.step, drawn)
-                progress.step(self.counters.step, figures, None)
-                self.counters.step += 1
-                if self.counters.step % self.config.save_every == 0:
-                    self.save()
-            self.save()
-            progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        self.go(lambda step: (self._step(step, drawn), None), until)
         return self.average
-
-    def save(self) -> None:
-        """Write the state; the file is replaced whole."""
-        save_state(self.state_path, self._modules(), self._pair(), self.counters)
 
     def save_weights(self, target: Path, card: str) -> str:
         """A checkpoint of the average; returns its fingerprint."""
@@ -226,16 +200,7 @@ class GeneratorTrainer:
         torch.manual_seed(int(dice.integers(2**31)))
         loss, figures = self._loss(windows, dice)
         loss.backward()
-        figures["gradient_norm"] = gradient_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        if math.isfinite(figures["gradient_norm"]):
-            self.optimizers.step(step)
-        else:
-            self.counters.skipped += 1
-        self.model.zero_grad(set_to_none=True)
-        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                ours.lerp_(theirs, 1 - decay)
+        figures["gradient_norm"] = self.update(step)
         return figures
 
     def _window(self, clip: Drawn, dice: np.random.Generator) -> Window:
@@ -296,18 +261,6 @@ class GeneratorTrainer:
             losses=config.losses,
             label_smoothing=smoothing,
         )
-
-    def _load(self) -> None:
-        found = load_state(self.state_path, self._modules(), self._pair())
-        if found.config_hash != self.counters.config_hash:
-            raise CheckpointError(f"{self.folder} holds a run of another recipe or tokenizer; use another --out")
-        self.counters = found
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "average": self.average}
-
-    def _pair(self) -> dict[str, torch.optim.Optimizer]:
-        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
 
 
 def _corrupted(grid: tuple[int, ...], dice: np.random.Generator) -> Tensor:

@@ -35,6 +35,7 @@ Taken = tuple[dict[str, float], Tensor | None]
 Step = Callable[[int], Taken | None]
 """Takes the step of a number, counted from 0; None if the loop is to go on from where the counters now are."""
 Network = TypeVar("Network", bound=nn.Module)
+STATE = "state"
 OTHER = "another recipe; give another --out"
 """What a state that a trainer cannot go on from is a run of, and what to do."""
 CPU = torch.device("cpu")
@@ -67,7 +68,7 @@ class Loop:
         config_hash: str,
         save_every: int,
         vocab_size: int = 1,
-        name: str = "state",
+        name: str = STATE,
         other: str = OTHER,
     ) -> None:
         self.folder, self.total, self.save_every = folder, total, save_every
@@ -167,6 +168,11 @@ class NetworkLoop(Loop, Generic[Network]):
         self.model.zero_grad(set_to_none=True)
         follow_(self.average, self.model, step, self.optimizers.config.ema_decay)
         return norm
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder holds the state of a run."""
+    return (folder / f"{STATE}.safetensors").is_file()
 
 
 def deadline(minutes: float | None) -> float:

@@ -11,8 +11,6 @@ the prior that the last one left. Where the tokenizer weighs rate itself, a late
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -27,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from kinolex import checkpoint, hub
 from kinolex.codec.network import NetworkConfig
@@ -40,11 +38,9 @@ from kinolex.layers.conv3d import channels_last
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, QuantizerConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.config import OptimizerConfig
-from kinolex.training.engine import stop_requests
-from kinolex.training.optimizer import Optimizers, gradient_norm_
+from kinolex.training.loop import Loop, deadline, ending, recipe_hash
+from kinolex.training.optimizer import Optimizers, follow_, gradient_norm_
 from kinolex.training.prior import PriorTwin, previous_frames
-from kinolex.training.progress import Progress
-from kinolex.training.state import Counters, load_state, save_state
 from kinolex.types import Clip
 
 BITS_PER_DIGIT = 6
@@ -165,9 +161,7 @@ class PriorTrainer:
             seed=config.seed,
         )
         self.loader = Loader(packs, loader, render_world=render_world)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps([asdict(config), tokenizer.fingerprint], sort_keys=True)
-        self.hash = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.hash = recipe_hash(asdict(config), tokenizer.fingerprint)
         torch.manual_seed(config.seed)
         self.twin = channels_last(PriorTwin(self.network))
         self.average = copy.deepcopy(self.twin).requires_grad_(False)
@@ -175,16 +169,13 @@ class PriorTrainer:
 
     def run(self, *, minutes: float | None = None) -> LearnedPrior:
         """Train; returns the averaged network as integers. Stops cleanly after `minutes` or on an interrupt."""
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         prior: LearnedPrior | None = None
-        with stop_requests() as stop:
+        with ending(deadline(minutes)) as ended:
             for number in range(len(self.config.rounds)):
-                self.finished = self._run_round(number, prior, lambda: stop.is_set() or time.monotonic() > deadline)
+                self.finished = self._run_round(number, prior, ended)
                 prior = self.export()
                 if not self.finished:
                     break
-            if stop.is_set():
-                raise KeyboardInterrupt
         assert prior is not None
         return prior
 
@@ -197,33 +188,29 @@ class PriorTrainer:
 
     def _run_round(self, number: int, prior: LearnedPrior | None, ended: Callable[[], bool]) -> bool:
         """Whether the round came to its end."""
-        config, state = self.config.rounds[number], self.folder / f"round-{number}.safetensors"
-        usual = self.config.optimizer
+        config, usual = self.config.rounds[number], self.config.optimizer
         factor = config.lr_factor
         scaled = replace(usual, muon_lr=usual.muon_lr * factor, adam_lr=usual.adam_lr * factor)
         optimizers = Optimizers(self.twin, scaled, config.steps)
-        modules: dict[str, nn.Module] = {"twin": self.twin, "average": self.average}
-        pair = {"muon": optimizers.muon, "adam": optimizers.adam}
-        counters = Counters(config_hash=self.hash)
-        if state.is_file():
-            counters = load_state(state, modules, pair)
-            if counters.config_hash != self.hash:
-                raise CheckpointError(f"{self.folder} holds a run of another recipe or tokenizer; use another --out")
-        if counters.step == config.steps:
+        loop = Loop(
+            self.folder,
+            config.steps,
+            {"twin": self.twin, "average": self.average},
+            optimizers.pair,
+            config_hash=self.hash,
+            save_every=self.config.save_every,
+            vocab_size=math.prod(self.levels),
+            name=f"round-{number}",
+            other="another recipe or tokenizer; use another --out",
+        )
+        if loop.counters.step == config.steps:
             return True
         clips, images = self._digits(number, config, prior, ended)
         if ended():
             return False
-        progress = Progress(self.folder, config.steps, counters.step, vocab_size=math.prod(self.levels))
-        while counters.step < config.steps and not ended():
-            bits = self._step(counters.step, number, clips, images, optimizers)
-            progress.step(counters.step, {"bits_per_position": bits}, None)
-            counters.step += 1
-            if counters.step % self.config.save_every == 0:
-                save_state(state, modules, pair, counters)
-        save_state(state, modules, pair, counters)
-        progress.close()
-        return counters.step == config.steps
+        bits = lambda step: self._step(step, number, clips, images, optimizers)  # noqa: E731
+        loop.take(lambda step: ({"bits_per_position": bits(step)}, None), ended)
+        return loop.counters.step == config.steps
 
     def _step(
         self, step: int, number: int, clips: Sequence[Tensor], images: Sequence[Tensor], optimizers: Optimizers
@@ -245,9 +232,7 @@ class PriorTrainer:
         gradient_norm_(self.twin.parameters(), self.config.optimizer.clip_norm)
         optimizers.step(step)
         self.twin.zero_grad(set_to_none=True)
-        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        for ours, theirs in zip(self.average.parameters(), self.twin.parameters(), strict=True):
-            ours.lerp_(theirs.detach(), 1 - decay)
+        follow_(self.average, self.twin, step, self.config.optimizer.ema_decay)
         return total / count
 
     # --- digits ---

@@ -6,12 +6,9 @@ unlabelled clips' tokens, some hidden --HiddenTokenReader--> their ids        be
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kinolex import hub
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.evaluation.understanding_sets import LabelledSet, SetConfig, labelled_set
 from kinolex.masks import schedule_named
 from kinolex.models.probe import HiddenTokenReader, Probe, ProbeConfig, ProbeKind, ReadsConfig, cells_of
 from kinolex.tokenizers.video import VideoTokenizer
-from kinolex.training.engine import stop_requests
+from kinolex.training.loop import Loop, deadline, fields_of, recipe_hash
 from kinolex.training.optimizer import gradient_norm_
 from kinolex.training.probe_data import Inputs
-from kinolex.training.progress import Progress
-from kinolex.training.state import Counters, load_state, save_state
 from kinolex.understanding.features import INPUTS, alphabets
 
 STANDARDISED_ON = 64
@@ -194,7 +189,7 @@ def fit_hidden(probe: Probe, inputs: Inputs, kind: str, config: FitConfig, seed:
     return sum(last) / len(last)
 
 
-class ProbeTrainer:
+class ProbeTrainer(Loop):
     """One run; `run` can be called again, also by another process, to go on.
 
     Raises:
@@ -202,53 +197,30 @@ class ProbeTrainer:
     """
 
     def __init__(self, config: ProbeTrainConfig, data: Path | None, folder: Path, cache: Path | None = None) -> None:
-        self.config, self.folder = config, folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
         clips, tokenizer = labelled_set(config.set, data), hub.load(config.tokenizer)
         self.train = Inputs(clips.train, tokenizer, cache or folder / "tokens")
         self.probe = new_probe(clips, self.train, config.input, config.size, config.seed)
         self.hiding = hidden_reader(self.probe, tokenizer) if config.hidden_steps else None
-        described = {name: value for name, value in asdict(config).items() if name != "save_every"}
-        made_of = json.dumps([described, tokenizer.fingerprint, self.train.digest], sort_keys=True)
-        digest = hashlib.sha256(made_of.encode()).hexdigest()[:16]
-        self.counters = Counters(config_hash=digest)
         hidden_fit = replace(config.fit, steps=max(1, config.hidden_steps))
         self.fittings = {
             "labels": Fitting(self.probe, config.fit, config.seed),
             **({"hidden": Fitting(self.hiding, hidden_fit, config.seed)} if self.hiding is not None else {}),
         }
-        if self.state_path.is_file():
-            found = load_state(self.state_path, self._modules(), self._optimizers())
-            if found.config_hash != digest:
-                raise CheckpointError(f"{folder} holds a run of another recipe; give another --out")
-            self.counters = found
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
-
-    @property
-    def total(self) -> int:
-        return self.config.hidden_steps + self.config.fit.steps
+        super().__init__(
+            folder,
+            config.hidden_steps + config.fit.steps,
+            # The reader of hidden tokens holds the probe; a file holds every tensor once.
+            {"probe": self.probe} if self.hiding is None else {"hiding": self.hiding},
+            {name: fitting.adam for name, fitting in self.fittings.items()},
+            config_hash=recipe_hash(fields_of(config), tokenizer.fingerprint, self.train.digest),
+            save_every=config.save_every,
+        )
 
     def run(self, *, minutes: float | None = None) -> Probe:
         """Train; stops cleanly after `minutes` or on an interrupt."""
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        progress = Progress(self.folder, self.total, self.counters.step, vocab_size=1)
-        with stop_requests() as stop:
-            while self.counters.step < self.total and not stop.is_set() and time.monotonic() < deadline:
-                progress.step(self.counters.step, {"loss": self._step(self.counters.step)}, None)
-                self.counters.step += 1
-                if self.counters.step % self.config.save_every == 0:
-                    self.save()
-            self.save()
-            progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        self.go(lambda step: ({"loss": self._step(step)}, None), deadline(minutes))
         return self.probe.eval()
-
-    def save(self) -> None:
-        save_state(self.state_path, self._modules(), self._optimizers(), self.counters)
 
     def _step(self, step: int) -> float:
         config, hidden = self.config, self.config.hidden_steps
@@ -264,13 +236,6 @@ class ProbeTrainer:
             lambda chosen_B: class_loss(self.probe, self.train, config.input, chosen_B, smoothing),
             len(self.train),
         )
-
-    def _modules(self) -> dict[str, nn.Module]:
-        # The reader of hidden tokens holds the probe; a file holds every tensor once.
-        return {"probe": self.probe} if self.hiding is None else {"hiding": self.hiding}
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {name: fitting.adam for name, fitting in self.fittings.items()}
 
 
 @torch.inference_mode()

@@ -12,29 +12,23 @@ Source: SPAE, Yu et al. 2023, arXiv 2306.17842; papers.md section 5.2.
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import math
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.layers.conv3d import channels_last
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from, semantic_loss
 from kinolex.training.config import OptimizerConfig
-from kinolex.training.engine import stop_requests
+from kinolex.training.loop import NetworkLoop, deadline, fields_of, recipe_hash
 from kinolex.training.losses import PerceptualLoss, squeezenet_loss
-from kinolex.training.optimizer import Optimizers, gradient_norm_
-from kinolex.training.progress import Progress
+from kinolex.training.optimizer import Optimizers
 from kinolex.training.spae_data import Batch, PictureSet, imagenet_teacher
-from kinolex.training.state import Counters, load_state, save_state
 
 FEATURES, LABELS = "perceptual/squeezenet_v1_0_imagenet.safetensors", "perceptual/imagenet_labels.json"
 
@@ -100,7 +94,7 @@ class SpaeTrainConfig:
         )
 
 
-class SpaeTrainer:
+class SpaeTrainer(NetworkLoop[Spae]):
     """One run; `run` can be called again, also by another process, to go on.
 
     Args:
@@ -113,59 +107,35 @@ class SpaeTrainer:
     """
 
     def __init__(self, config: SpaeTrainConfig, lm: FrozenLM, data: Path, folder: Path) -> None:
-        self.config, self.folder = config, folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.config = config
         torch.manual_seed(config.seed)
-        self.model = channels_last(Spae(config.network(lm)))
-        self.model.quantizer.set_codebook(codebook_from(lm.embeddings_VD[lm.word_ids()]))
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
+        model = channels_last(Spae(config.network(lm)))
+        model.quantizer.set_codebook(codebook_from(lm.embeddings_VD[lm.word_ids()]))
         self.perceptual: PerceptualLoss | None = None
         teacher = None
-        words = self.model.config.words
+        words = model.config.words
         if (data / FEATURES).is_file():
             network = SqueezeNetFeatures(data / FEATURES)
             self.perceptual = squeezenet_loss(network)
             teacher = imagenet_teacher(network, data / LABELS, words)
-        described = {name: value for name, value in asdict(config).items() if name != "save_every"}
-        facts = json.dumps([described, lm.fingerprint, teacher is not None], sort_keys=True)
-        digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
-        self.counters = Counters(config_hash=digest)
-        if self.state_path.is_file():
-            found = load_state(self.state_path, self._modules(), self._pair())
-            if found.config_hash != digest:
-                raise CheckpointError(
-                    f"{folder} holds a run of another recipe or language model; use another --out folder"
-                )
-            self.counters = found
-        side = self.model.config.pixels[1]
+        super().__init__(
+            folder,
+            model,
+            Optimizers(model, config.optimizer, config.steps),
+            config_hash=recipe_hash(fields_of(config), lm.fingerprint, teacher is not None),
+            save_every=config.save_every,
+            vocab_size=len(words),
+            other="another recipe or language model; use another --out folder",
+        )
+        side = model.config.pixels[1]
         self.pictures = PictureSet(data, config.sets, words, side=side, worlds=config.worlds, teacher=teacher)
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
 
     def run(self, *, minutes: float | None = None) -> Spae:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
-        config, counters = self.config, self.counters
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        progress = Progress(self.folder, config.steps, counters.step, vocab_size=len(self.model.config.words))
-        with stop_requests() as stop:
-            while counters.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
-                batch = self.pictures.batch(config.seed, counters.step, config.batch)
-                figures, ids_B1 = self._step(batch, counters.step)
-                progress.step(counters.step, figures, ids_B1)
-                counters.step += 1
-                if counters.step % config.save_every == 0:
-                    self.save()
-            self.save()
-            progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        config = self.config
+        batch = lambda step: self.pictures.batch(config.seed, step, config.batch)  # noqa: E731
+        self.go(lambda step: self._step(batch(step), step), deadline(minutes))
         return self.average
-
-    def save(self) -> None:
-        save_state(self.state_path, self._modules(), self._pair(), self.counters)
 
     def _step(self, batch: Batch, step: int) -> tuple[dict[str, float], Tensor]:
         """One update; figures, and the words of the first layer."""
@@ -192,15 +162,7 @@ class SpaeTrainer:
         weight = (appearance / semantic.clamp(min=1e-6)).detach()
         loss = appearance + config.semantic * weight * semantic
         loss.backward()
-        norm = gradient_norm_(self.model.parameters(), config.optimizer.clip_norm)
-        if math.isfinite(norm):
-            self.optimizers.step(step)
-        else:
-            self.counters.skipped += 1
-        self.model.zero_grad(set_to_none=True)
-        decay = min(config.optimizer.ema_decay, (1 + step) / (10 + step))
-        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            ours.lerp_(theirs.detach(), 1 - decay)
+        self.update(step)
         whole = float((error_BCTHW[: (size + 1) // 2] / 2).square().mean().detach())
         top_B = quantized.ids[0].flatten(1)[:, 0]
         taught_B = batch.scores_BV.amax(dim=1) > 0
@@ -213,9 +175,3 @@ class SpaeTrainer:
             "top_word_told": float((told_B & taught_B).sum() / taught_B.sum().clamp(min=1)),
         }
         return figures, quantized.ids[0]
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "average": self.average}
-
-    def _pair(self) -> dict[str, torch.optim.Optimizer]:
-        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}

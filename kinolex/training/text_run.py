@@ -7,13 +7,9 @@ text --(seed, step)--> rows of ids --Llama--> loss on what can be predicted --> 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import math
 import os
 import shutil
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.models.frozen_lm import FrozenLM, no_bars, require_transformers
 from kinolex.training.config import OptimizerConfig
-from kinolex.training.engine import stop_requests
-from kinolex.training.optimizer import Optimizers, gradient_norm_
-from kinolex.training.progress import Progress
-from kinolex.training.state import Counters, load_state, save_state
-from kinolex.training.text_data import ANSWER, SHOWN, TextSet, read_sources, train_tokenizer
+from kinolex.training.loop import NetworkLoop, deadline, fields_of, recipe_hash
+from kinolex.training.optimizer import Optimizers
+from kinolex.training.text_data import ANSWER, REPEATING_SHARES, SHARES, SHOWN, TextSet, read_sources, train_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +41,8 @@ class TextTrainConfig:
     rows: int
     length: int
     """Ids per row in training."""
+    repeating_steps: int = 0
+    """First steps, in which text is full of words that are said again."""
     answer_weight: float = 4.0
     """Of an answer in a pattern against a word of prose: there are few of them and they teach the most."""
     optimizer: OptimizerConfig = field(
@@ -66,7 +62,7 @@ class TextTrainConfig:
             raise ConfigError(f"{self.heads} heads need a width that is a multiple of {2 * self.heads}: {self.width}")
 
 
-class TextTrainer:
+class TextTrainer(NetworkLoop[Any]):
     """One run; `run` can be called again, also by another process, to go on.
 
     Args:
@@ -79,14 +75,10 @@ class TextTrainer:
     """
 
     def __init__(self, config: TextTrainConfig, data: Path, folder: Path) -> None:
-        self.config, self.folder = config, folder
+        self.config = config
         transformers = require_transformers()
-        folder.mkdir(parents=True, exist_ok=True)
         sources = read_sources(data)
-        described = {name: value for name, value in asdict(config).items() if name != "save_every"}
-        facts = json.dumps([described, sources.play, sources.captions, sources.labels], sort_keys=True)
-        digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
-        self.tokenizer = self._tokenizer(sources)
+        self.tokenizer = self._tokenizer(sources, folder / "tokenizer")
         shape = transformers.LlamaConfig(
             vocab_size=config.vocab_size,
             hidden_size=config.width,
@@ -102,42 +94,29 @@ class TextTrainer:
         )
         torch.manual_seed(config.seed)
         self.whole = transformers.LlamaForCausalLM(shape)
-        self.model = self.whole.model
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        parts = nn.ModuleDict(
-            {"blocks": self.model.layers, "embed": self.model.embed_tokens, "norm": self.model.norm}
-        )  # the names that Optimizers sorts by
-        self.optimizers = Optimizers(parts, config.optimizer, config.steps)
+        model = self.whole.model
+        # The names that Optimizers sorts by.
+        parts = nn.ModuleDict({"blocks": model.layers, "embed": model.embed_tokens, "norm": model.norm})
         self.text = TextSet(sources, FrozenLM(copy.deepcopy(self.whole), self.tokenizer))
-        self.counters = Counters(config_hash=digest)
-        if self.state_path.is_file():
-            found = load_state(self.state_path, self._modules(), self._pair())
-            if found.config_hash != digest:
-                raise CheckpointError(
-                    f"{folder} holds a run of another recipe or of other texts; use another --out folder"
-                )
-            self.counters = found
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
+        super().__init__(
+            folder,
+            model,
+            Optimizers(parts, config.optimizer, config.steps),
+            config_hash=recipe_hash(fields_of(config), sources.play, sources.captions, sources.labels),
+            save_every=config.save_every,
+            other="another recipe or of other texts; use another --out folder",
+        )
 
     def run(self, *, minutes: float | None = None) -> FrozenLM:
         """Train; returns the averaged model. Stops cleanly after `minutes` or on an interrupt."""
-        config, counters = self.config, self.counters
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        progress = Progress(self.folder, config.steps, counters.step, vocab_size=1)
-        with stop_requests() as stop:
-            while counters.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
-                ids_BL, parts_BL = self.text.batch(config.seed, counters.step, config.rows, config.length)
-                progress.step(counters.step, self._step(ids_BL, parts_BL, counters.step), None)
-                counters.step += 1
-                if counters.step % config.save_every == 0:
-                    self.save()
-            self.save()
-            progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        config = self.config
+
+        def step_of(step: int) -> tuple[dict[str, float], None]:
+            shares = REPEATING_SHARES if step < config.repeating_steps else SHARES
+            batch = self.text.batch(config.seed, step, config.rows, config.length, shares)
+            return self._step(*batch, step), None
+
+        self.go(step_of, deadline(minutes))
         return self.finished()
 
     def finished(self) -> FrozenLM:
@@ -146,9 +125,6 @@ class TextTrainer:
         model.model.load_state_dict(self.average.state_dict())
         model.tie_weights()
         return FrozenLM(model, self.tokenizer)
-
-    def save(self) -> None:
-        save_state(self.state_path, self._modules(), self._pair(), self.counters)
 
     def _step(self, ids_BL: Tensor, parts_BL: Tensor, step: int) -> dict[str, float]:
         """One update; the loss, that of prose, and the share of ids of answers that are the likeliest."""
@@ -161,22 +137,13 @@ class TextTrainer:
         weights_N = torch.where(answers_N, self.config.answer_weight, 1.0)
         loss = (losses_N * weights_N).sum() / weights_N.sum()
         loss.backward()
-        norm = gradient_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        if math.isfinite(norm):
-            self.optimizers.step(step)
-        else:
-            self.counters.skipped += 1
-        self.model.zero_grad(set_to_none=True)
-        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            ours.lerp_(theirs.detach(), 1 - decay)
+        self.update(step)
         right_N = (logits_NV.argmax(dim=1) == targets_N)[answers_N].float()
         prose = float(losses_N[~answers_N].detach().mean())
         return {"loss": float(loss.detach()), "prose": prose, "answers": float(right_N.sum() / max(1, len(right_N)))}
 
-    def _tokenizer(self, sources: Any) -> Any:
+    def _tokenizer(self, sources: Any, folder: Path) -> Any:
         """Trained once per run and kept, so that a resumed run has the very same ids."""
-        folder = self.folder / "tokenizer"
         if not (folder / "tokenizer.json").is_file():
             tokenizer = train_tokenizer(sources, self.config.vocab_size)
             if len(tokenizer) != self.config.vocab_size:
@@ -187,12 +154,6 @@ class TextTrainer:
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(temporary, folder)
         return require_transformers().PreTrainedTokenizerFast.from_pretrained(folder)
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "average": self.average}
-
-    def _pair(self) -> dict[str, torch.optim.Optimizer]:
-        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
 
 
 def save_language_model(folder: Path, lm: FrozenLM, card: str) -> None:
