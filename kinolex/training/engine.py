@@ -1,29 +1,22 @@
-"""The training loop, read from top to bottom: batch, forward, losses, backward, step, average, say, save.
+"""Training of video tokenizers, a step read from top to bottom: batch, forward, losses, backward, step, average.
 
 Loader.batch(step) -> uint8 -> [-1, 1] -> network -> losses -> gradients -> Optimizers -> EMA
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import json
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kinolex.data.loader import Loader, LoaderConfig, RenderWorld
+from kinolex.data.loader import Batch, Loader, LoaderConfig, RenderWorld
 from kinolex.data.packs import Pack
-from kinolex.errors import CheckpointError, TrainingError
+from kinolex.errors import TrainingError
 from kinolex.layers.conv3d import channels_last
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.metrics.structure import ms_ssim_loss_B
@@ -34,11 +27,10 @@ from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.training.adversarial import Adversary
 from kinolex.training.config import StageConfig, TrainConfig
 from kinolex.training.grid import save_grid
+from kinolex.training.loop import NetworkLoop, Taken, deadline, fields_of, recipe_hash
 from kinolex.training.losses import PerceptualLoss, quantizer_terms, reconstruction_terms, squeezenet_loss
-from kinolex.training.optimizer import Optimizers, gradient_norm_
+from kinolex.training.optimizer import Optimizers, follow_, gradient_norm_
 from kinolex.training.processes import any_process, rank
-from kinolex.training.progress import Progress
-from kinolex.training.state import Counters, load_state, save_state
 
 SKIPS_BEFORE_ROLLBACK = 3
 MAX_ROLLBACKS = 3
@@ -46,7 +38,7 @@ BEGINNINGS = 0.25
 """Share of the steps in which a recurrent network begins with a first frame."""
 
 
-class Trainer:
+class Trainer(NetworkLoop[Network]):
     """One run. `run` trains until the last step, the time limit or an interrupt, and can be called again to go on.
 
     Args:
@@ -72,55 +64,44 @@ class Trainer:
         render_world: RenderWorld | None = None,
         model: Network | None = None,
     ) -> None:
-        self.config, self.packs, self.folder, self.render_world = config, packs, folder, render_world
+        self.config, self.packs, self.render_world = config, packs, render_world
         self.device = torch.device(device)
         self.rank, self.world_size = rank(), world_size()
-        folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        model = model or build_network(config.model)
-        self.model = channels_last(model.to(self.device))
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizers = Optimizers(self.model, config.optimizer, config.total_steps)
+        model = channels_last((model or build_network(config.model)).to(self.device))
         self.adversary = Adversary(config, self.device) if any(stage.adversarial for stage in config.stages) else None
+        super().__init__(
+            folder,
+            model,
+            Optimizers(model, config.optimizer, config.total_steps),
+            more_modules={"discriminator": self.adversary.network} if self.adversary else None,
+            more_optimizers={"adam_discriminator": self.adversary.optimizer} if self.adversary else None,
+            config_hash=recipe_hash(fields_of(config, leave_out=("save_every", "grid_every"))),
+            save_every=config.save_every,
+            vocab_size=model.quantizer.vocab_size,
+            other="another recipe; give another --out, or restore the recipe it began with",
+        )
         self.network: nn.Module = self.model
         if self.world_size > 1:
             # A recurrent network that sees single images does not need what it would remember.
             unused = isinstance(config.model, RecurrentConfig)
             self.network = DistributedDataParallel(self.model, find_unused_parameters=unused)
         self.perceptual = self._perceptual(features_path)
-        self.counters = Counters(config_hash=_hash(config))
-        if self.state_path.exists():
-            self._load()
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
 
     def run(self, *, minutes: float | None = None) -> Network:
         """Train; returns the averaged network. Stops cleanly and saves after `minutes` or on an interrupt."""
-        deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        total = self.config.total_steps
-        vocab_size = self.model.quantizer.vocab_size
-        self.progress = Progress(self.folder, total, self.counters.step, vocab_size=vocab_size, quiet=self.rank > 0)
-        with stop_requests() as stop:
-
-            def ended() -> bool:
-                late = deadline is not None and time.monotonic() > deadline
-                return any_process(stop.is_set() or late, self.device)
-
-            while self.counters.step < total and not self._run_stage(self.config.stage_at(self.counters.step), ended):
-                pass
-            # Only here, between steps: a state saved in the middle of one could not be resumed to the same bits.
-            self.save()
-            self.progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        with closing(_Batches(self._loader)) as batches:
+            self.go(lambda step: self._take(step, batches), deadline(minutes), self.device)
         return self.average
 
-    def _run_stage(self, stage: StageConfig, ended: Callable[[], bool]) -> bool:
-        """Steps until the stage is over or a roll-back leaves it; returns whether the run was asked to end."""
+    def record(self, step: int, figures: dict[str, float], ids: Tensor | None) -> list[str]:
+        raised = super().record(step, figures, ids)
+        self.counters.history += raised
+        return raised
+
+    def _loader(self, stage: StageConfig) -> Loader:
         more = self.config.model.time_factor * max(stage.warm_steps - 1, 0)
-        loader = Loader(
+        return Loader(
             self.packs,
             LoaderConfig(
                 clip_frames=stage.clip_frames + more,
@@ -136,39 +117,26 @@ class Trainer:
             world_size=self.world_size,
             render_world=self.render_world,
         )
-        in_a_row, offset = 0, self.counters.data_offset
-        batches = loader.iterate(self.counters.step + offset)
-        try:
-            for batch in batches:
-                step = self.counters.step
-                bad = self._step(stage, step, [batch.video_BCTHW, batch.images_BCTHW])
-                if bad is None:
-                    in_a_row = 0
-                    self.counters.step += 1
-                else:
-                    in_a_row += 1
-                    self.counters.skipped += 1
-                    self.counters.data_offset += 1
-                    self.progress.say(f"step {step}: {bad} is not finite; skipped this batch")
-                    if in_a_row >= SKIPS_BEFORE_ROLLBACK:
-                        self._roll_back(bad)
-                        return ended()
-                    continue
-                if self.counters.step % self.config.save_every == 0:
-                    self.save()
-                if self.counters.step % self.config.grid_every == 0 and self.rank == 0:
-                    self._grid(loader)
-                if ended():
-                    return True
-                done = self.counters.step >= self.config.total_steps
-                if done or self.config.stage_at(self.counters.step) is not stage:
-                    return False
-        finally:
-            batches.close()  # type: ignore[attr-defined]
-        return False
 
-    def _step(self, stage: StageConfig, step: int, clips: list[Tensor | None]) -> str | None:
-        """One update; returns the name of the first thing that is not finite, and then has changed nothing."""
+    def _take(self, step: int, batches: _Batches) -> Taken | None:
+        """A step on the next batch that is finite; several in a row that are not lead back to the state saved last."""
+        stage, bad = self.config.stage_at(step), ""
+        for _ in range(SKIPS_BEFORE_ROLLBACK):
+            batch = batches.at(stage, step + self.counters.data_offset)
+            taken = self._step(stage, step, [batch.video_BCTHW, batch.images_BCTHW])
+            if not isinstance(taken, str):
+                if (step + 1) % self.config.grid_every == 0 and self.rank == 0:
+                    self._grid(batches.loader, step + 1)
+                return taken
+            bad = taken
+            self.counters.skipped += 1
+            self.counters.data_offset += 1
+            self.progress.say(f"step {step}: {bad} is not finite; skipped this batch")
+        self._roll_back(bad)
+        return None
+
+    def _step(self, stage: StageConfig, step: int, clips: list[Tensor | None]) -> Taken | str:
+        """One update; or the name of the first thing that is not finite, and then it has changed nothing."""
         # Layers with random behaviour use torch's own generator; seeding it per step keeps resuming exact.
         torch.manual_seed(_step_seed(self.config.seed, step, self.rank))
         generator = torch.Generator().manual_seed(_step_seed(self.config.seed + 1, step, self.rank))
@@ -215,10 +183,8 @@ class Trainer:
             figures |= self.adversary.train_step(pairs, step, self.counters)
         self.optimizers.step(step)
         self.model.zero_grad(set_to_none=True)
-        self._follow(step)
-        figures["gradient_norm"] = norm
-        self.counters.history += self.progress.step(step, figures, ids)
-        return None
+        follow_(self.average, self.model, step, self.config.optimizer.ema_decay)
+        return figures | {"gradient_norm": norm}, ids
 
     def _warmed(
         self, pixels_BCTHW: Tensor, stage: StageConfig, generator: torch.Generator
@@ -249,14 +215,6 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         return what
 
-    @torch.no_grad()
-    def _follow(self, step: int) -> None:
-        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            ours.lerp_(theirs, 1 - decay)
-        for ours, theirs in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            ours.copy_(theirs)
-
     def _roll_back(self, bad: str) -> None:
         counters = self.counters
         if counters.rollbacks >= MAX_ROLLBACKS:
@@ -266,41 +224,20 @@ class Trainer:
             )
         offset, rollbacks, skipped = counters.data_offset, counters.rollbacks + 1, counters.skipped
         if self.state_path.exists():
-            self._load()
+            self.load()
         self.counters.rollbacks, self.counters.skipped = rollbacks, skipped
         # Past the batches that broke it, or the same steps would break it again.
         self.counters.data_offset = offset + counters.step - self.counters.step
         self.progress.say(f"rolled back to step {self.counters.step}, the last good state")
 
-    def save(self) -> None:
-        """Write the state; the file is replaced whole."""
-        if self.rank == 0:
-            save_state(self.state_path, self._modules(), self._optimizers(), self.counters)
-
-    def _load(self) -> None:
-        found = load_state(self.state_path, self._modules(), self._optimizers())
-        if found.config_hash != self.counters.config_hash:
-            raise CheckpointError(
-                f"{self.folder} holds a run of another recipe; give another --out, or restore the recipe it began with"
-            )
-        self.counters = found
-
-    def _modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"model": self.model, "average": self.average}
-        return modules | ({"discriminator": self.adversary.network} if self.adversary else {})
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        ours: dict[str, torch.optim.Optimizer] = {"muon": self.optimizers.muon, "adam": self.optimizers.adam}
-        return ours | ({"adam_discriminator": self.adversary.optimizer} if self.adversary else {})
-
-    def _grid(self, loader: Loader) -> None:
+    def _grid(self, loader: Loader, step: int) -> None:
         batch = loader.batch(0)
         clip_BCTHW = batch.video_BCTHW if batch.video_BCTHW is not None else batch.images_BCTHW
         assert clip_BCTHW is not None
         pixels_BCTHW = self._to_pixels(clip_BCTHW[:4])
         with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16):
             output_BCTHW, _ = self.average(pixels_BCTHW)
-        save_grid(pixels_BCTHW, output_BCTHW, self.folder / "grids" / f"step{self.counters.step:06d}.png")
+        save_grid(pixels_BCTHW, output_BCTHW, self.folder / "grids" / f"step{step:06d}.png")
 
     def _perceptual(self, features_path: Path | None) -> PerceptualLoss:
         if features_path is not None:
@@ -310,38 +247,27 @@ class Trainer:
         return ms_ssim_loss_B
 
 
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set instead of interrupting at once; a second one interrupts.
+class _Batches:
+    """Batches by their stage and number, drawn ahead as long as they are asked for one after the other."""
 
-    Only the main thread may set handlers; elsewhere the event is never set.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+    def __init__(self, loader_of: Callable[[StageConfig], Loader]) -> None:
+        self._loader_of = loader_of
+        self._drawn: Iterator[Batch] | None = None
+        self._next: tuple[StageConfig, int] | None = None
 
-    def ask(_signal: int, _frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+    def at(self, stage: StageConfig, number: int) -> Batch:
+        if self._drawn is None or self._next != (stage, number):
+            self.close()
+            self.loader = self._loader_of(stage)
+            self._drawn = self.loader.iterate(number)
+        self._next = (stage, number + 1)
+        return next(self._drawn)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def close(self) -> None:
+        if self._drawn is not None:
+            self._drawn.close()  # type: ignore[attr-defined]
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
-
-
-def _hash(config: TrainConfig) -> str:
-    """Of everything that changes the weights."""
-    fields = asdict(config)
-    for name in ("save_every", "grid_every"):
-        fields.pop(name)
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,21 +11,17 @@ Source: VideoPoet, arXiv 2312.14125, section 4 (alternating gradient descent; im
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import math
-import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kinolex import checkpoint
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.models.vocabulary_growth import take_over
 from kinolex.sequences import Layout
@@ -34,12 +30,10 @@ from kinolex.tasks.multimodal import TASKS, Material, Modality, MultimodalTask, 
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.config import OptimizerConfig
-from kinolex.training.engine import stop_requests
+from kinolex.training.loop import NetworkLoop, begun, deadline, fields_of, recipe_hash
 from kinolex.training.multimodal_draws import Drawn, MaterialPlan, MaterialSource, draw
 from kinolex.training.multimodal_losses import multimodal_loss
-from kinolex.training.optimizer import Optimizers, gradient_norm_
-from kinolex.training.progress import Progress
-from kinolex.training.state import Counters, load_state, save_state
+from kinolex.training.optimizer import Optimizers
 
 HIDDEN_BY = {"inpainting": "inpaint", "outpainting": "outpaint"}
 """How the names of the ways to hide begin that belong to a task."""
@@ -128,7 +122,7 @@ def _serves(clip: Drawn, task: MultimodalTask) -> bool:
     return "structure-clip" not in task.given or clip.structure_thw is not None
 
 
-class MultimodalTrainer:
+class MultimodalTrainer(NetworkLoop[MultimodalTransformer]):
     """One run; `run` can be called again, also by another process, to go on.
 
     Args:
@@ -156,8 +150,7 @@ class MultimodalTrainer:
         data: Path | None = None,
         trained: MultimodalTransformer | None = None,
     ) -> None:
-        self.config, self.folder, self.device, self.drawn = config, folder, torch.device(device), drawn
-        self.data = data
+        self.config, self.device, self.drawn, self.data = config, torch.device(device), drawn, data
         vocabulary = config.network.vocabulary
         if vocabulary.video_size != video.vocab_size or vocabulary.sound_codes != sound.vocab_size:
             raise ConfigError(
@@ -166,7 +159,6 @@ class MultimodalTrainer:
             )
         if vocabulary.sound_levels > sound.num_levels:
             raise ConfigError(f"{config.sound_tokenizer} has {sound.num_levels} levels, not {vocabulary.sound_levels}")
-        folder.mkdir(parents=True, exist_ok=True)
         self.network = replace(config.network, video_tokenizer=video.fingerprint, sound_tokenizer=sound.fingerprint)
         self.plan = MaterialPlan(
             config.video_tokenizer,
@@ -176,51 +168,30 @@ class MultimodalTrainer:
             self.network.text_length,
             config.seed,
         )
-        fields = asdict(config)
-        fields.pop("save_every")
-        text = json.dumps([fields, video.fingerprint, sound.fingerprint], sort_keys=True)
-        self.counters = Counters(config_hash=hashlib.sha256(text.encode()).hexdigest()[:16])
         torch.manual_seed(config.seed)
-        self.model = MultimodalTransformer(self.network)
-        if trained is not None and not self.state_path.exists():
-            take_over(self.model, trained)
-        self.model.to(self.device)
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizers = Optimizers(self.model, config.optimizer, config.steps)
-        if self.state_path.exists():
-            found = load_state(self.state_path, self._modules(), self._pair())
-            if found.config_hash != self.counters.config_hash:
-                raise CheckpointError(f"{folder} holds a run of another recipe or tokenizer; use another --out")
-            self.counters = found
-
-    @property
-    def state_path(self) -> Path:
-        return self.folder / "state.safetensors"
+        model = MultimodalTransformer(self.network)
+        if trained is not None and not begun(folder):
+            take_over(model, trained)
+        model.to(self.device)
+        super().__init__(
+            folder,
+            model,
+            Optimizers(model, config.optimizer, config.steps),
+            config_hash=recipe_hash(fields_of(config), video.fingerprint, sound.fingerprint),
+            save_every=config.save_every,
+            vocab_size=self.network.vocabulary.size,
+            other="another recipe or tokenizer; use another --out",
+        )
 
     def run(self, *, minutes: float | None = None) -> MultimodalTransformer:
         """Train; returns the averaged network. Stops cleanly after `minutes` or on an interrupt."""
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        until = deadline(minutes)
         tokens = self.folder / "tokens" / f"{self.network.video_tokenizer[:8]}-{self.network.sound_tokenizer[:8]}"
         drawn = self.drawn or {
             source.name: draw(self.plan, source, tokens, data=self.data) for source in self.config.sources
         }
-        total = self.config.steps
-        progress = Progress(self.folder, total, self.counters.step, vocab_size=self.network.vocabulary.size)
-        with stop_requests() as stop:
-            while self.counters.step < total and not stop.is_set() and time.monotonic() < deadline:
-                progress.step(self.counters.step, self._step(self.counters.step, drawn), None)
-                self.counters.step += 1
-                if self.counters.step % self.config.save_every == 0:
-                    self.save()
-            self.save()
-            progress.close()
-            if stop.is_set():
-                raise KeyboardInterrupt
+        self.go(lambda step: (self._step(step, drawn), None), until)
         return self.average
-
-    def save(self) -> None:
-        """Write the state; the file is replaced whole."""
-        save_state(self.state_path, self._modules(), self._pair(), self.counters)
 
     def save_weights(self, target: Path, card: str) -> str:
         """A checkpoint of the average; returns its fingerprint."""
@@ -294,20 +265,5 @@ class MultimodalTrainer:
         figures["bits_per_position"] = figures["loss"] / math.log(2)
         figures[f"bits {task.name}"] = figures["bits_per_position"]
         figures["sequences"] = float(len(ids_BL))
-        figures["gradient_norm"] = gradient_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
-        if math.isfinite(figures["gradient_norm"]):
-            self.optimizers.step(step)
-        else:
-            self.counters.skipped += 1
-        self.model.zero_grad(set_to_none=True)
-        decay = min(self.config.optimizer.ema_decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for ours, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                ours.lerp_(theirs, 1 - decay)
+        figures["gradient_norm"] = self.update(step)
         return figures
-
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "average": self.average}
-
-    def _pair(self) -> dict[str, torch.optim.Optimizer]:
-        return {"muon": self.optimizers.muon, "adam": self.optimizers.adam}

@@ -24,6 +24,7 @@ from kinolex.tokenizers.quantizers import FSQConfig, VQConfig
 from kinolex.tokenizers.recurrent import RecurrentConfig
 from kinolex.training.config import DiscriminatorConfig, LossWeights, OptimizerConfig, StageConfig, TrainConfig
 from kinolex.training.engine import Trainer
+from kinolex.training.loop import Taken
 from kinolex.types import Clip
 
 MODEL = AutoencoderConfig(
@@ -177,7 +178,7 @@ def test_three_bad_batches_in_a_row_roll_back_to_the_last_good_state(tmp_path: P
     trainer = Trainer(tiny_config(save_every=2), [Pack.open(tmp_path / "pack")], tmp_path / "out")
     honest, bad = trainer._step, {3: 3}
 
-    def sometimes(stage: StageConfig, step: int, clips: list[torch.Tensor | None]) -> str | None:
+    def sometimes(stage: StageConfig, step: int, clips: list[torch.Tensor | None]) -> Taken | str:
         if bad.get(step, 0):
             bad[step] -= 1
             return "loss term absolute"
@@ -214,7 +215,7 @@ def test_a_signal_finishes_the_step_saves_and_stops(tmp_path: Path, number: sign
     trainer = Trainer(tiny_config(save_every=1000), [Pack.open(tmp_path / "pack")], tmp_path / "out")
     honest = trainer._step
 
-    def signalled(stage: StageConfig, step: int, clips: list[torch.Tensor | None]) -> str | None:
+    def signalled(stage: StageConfig, step: int, clips: list[torch.Tensor | None]) -> Taken | str:
         if step == 3:
             os.kill(os.getpid(), number)
         return honest(stage, step, clips)
