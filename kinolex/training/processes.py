@@ -18,6 +18,11 @@ from kinolex.errors import UsageError
 from kinolex.tokenizers.quantizers.base import sum_over_processes_, world_size
 
 
+def launched() -> int:
+    """How many processes torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(device: str) -> Iterator[str]:
     """Inside, this process belongs to torchrun's group; yields its own device. Without torchrun yields `device`.
@@ -25,14 +30,14 @@ def joined(device: str) -> Iterator[str]:
     Raises:
         UsageError: one GPU was named for several processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched() == 1:
         yield device
         return
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     elif device.startswith("cuda"):
-        raise UsageError(f"{os.environ['WORLD_SIZE']} processes cannot share {device}; give --device cuda")
+        raise UsageError(f"{launched()} processes cannot share {device}; give --device cuda")
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device

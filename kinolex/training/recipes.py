@@ -1,13 +1,6 @@
 """From a recipe file and a data folder to trained weights.
 
-recipe.py: config() -> TrainConfig        data folder/NAME for every name in config.data -> packs -> Trainer -> weights
-                    -> PriorTrainConfig                                        packs -> PriorTrainer -> prior
-                    -> MultimodalTrainConfig   worlds, spoken digits -> tokens -> MultimodalTrainer -> weights
-                    -> GeneratorTrainConfig                packs, worlds -> tokens -> GeneratorTrainer -> weights
-                    -> UpscaleTrainConfig          worlds of two sizes -> tokens -> UpscaleTrainer -> weights
-                    -> ClipFeaturesTrainConfig                     worlds -> ClipFeaturesTrainer -> weights
-                    -> ProbeTrainConfig           labelled clips -> tokens -> ProbeTrainer -> weights
-                    -> SoundTrainConfig                      packs of sounds, worlds -> SoundTrainer -> weights
+    recipe.py: config() --KINDS--> who trains it --Order: data, out, init, device--> trainer --run--> weights and card
 
 Under torchrun every process calls the same function; the first builds the packs and writes.
 """
@@ -15,39 +8,39 @@ Under torchrun every process calls the same function; the first builds the packs
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from kinolex import checkpoint, hub
 from kinolex.data.index import scan
-from kinolex.data.loader import RenderWorld
 from kinolex.data.packs import Pack, build_pack
 from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
 from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
 from kinolex.models.multimodal import MultimodalTransformer
 from kinolex.tokenizers.networks import Network, build_network
-from kinolex.tokenizers.quantizers.base import world_size
 from kinolex.tokenizers.soundstream import SoundStream
 from kinolex.training.clip_features_run import ClipFeaturesTrainConfig, ClipFeaturesTrainer
 from kinolex.training.config import TrainConfig
 from kinolex.training.engine import Trainer
 from kinolex.training.generator_run import GeneratorTrainConfig, GeneratorTrainer
+from kinolex.training.loop import begun
 from kinolex.training.multimodal_run import MultimodalTrainConfig, MultimodalTrainer
 from kinolex.training.prior_run import PriorTrainConfig, PriorTrainer, save_with_prior
 from kinolex.training.probe_run import ProbeTrainConfig, ProbeTrainer
-from kinolex.training.processes import joined, rank, wait_for_all
+from kinolex.training.processes import joined, launched, rank, wait_for_all
 from kinolex.training.sound_run import SoundTrainConfig, SoundTrainer
+from kinolex.training.spae_run import SpaeTrainConfig, SpaeTrainer
+from kinolex.training.text_run import TextTrainConfig, TextTrainer, save_language_model
 from kinolex.training.upscale_run import UpscaleTrainConfig, UpscaleTrainer
-from kinolex.training.word_recipes import WordRecipe, train_words
 
 FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
-
 
 Recipe = (
     TrainConfig
@@ -58,8 +51,52 @@ Recipe = (
     | ClipFeaturesTrainConfig
     | SoundTrainConfig
     | ProbeTrainConfig
-    | WordRecipe
+    | TextTrainConfig
+    | SpaeTrainConfig
 )
+Weights = TypeVar("Weights")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a recipe is carried out with: the arguments of train_from_recipe."""
+
+    recipe: Path
+    data: Path
+    out: Path
+    minutes: float | None
+    device: str
+    cache: Path | None
+    init: str | Path | None
+    render_world: Callable[..., np.ndarray] | None
+
+    @property
+    def packs(self) -> Path:
+        """Where packs are kept."""
+        return self.out / "packs" if self.cache is None else self.cache
+
+    @property
+    def start(self) -> str:
+        """For the card."""
+        return "" if self.init is None else f", from the weights of {self.init}"
+
+    def weights(self, load: Callable[[str | Path], Weights]) -> Weights | None:
+        """What to start from; only looked at when there is no run yet."""
+        return None if self.init is None or begun(self.out) else load(self.init)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of recipe."""
+
+    makes: str
+    """With its article, for the error of a file that is no recipe."""
+    train: Callable[[Any, Order], None]
+    """Leaves weights in order.out/weights."""
+    init: str = ""
+    """The field of the recipe that `init` stands for, where it does not name weights to start from."""
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    """"device" (another than the CPU), "init", "processes" (several): what to say of it."""
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -67,7 +104,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises:
         MissingFile: no such file.
-        UsageError: the file has no config() that returns a config of one of the kinds of Recipe.
+        UsageError: the file has no config() that returns a config of one of KINDS.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,15 +116,11 @@ def load_recipe(path: str | Path) -> Recipe:
     make: Callable[[], object] | None = getattr(module, "config", None)
     config = make() if make is not None else None
     if not isinstance(config, Recipe):
-        raise UsageError(
-            f"{path} must define config() returning a kinolex.training.config.TrainConfig, for the prior of a codec "
-            "a kinolex.training.prior_run.PriorTrainConfig, for a generator a "
-            "kinolex.training.generator_run.GeneratorTrainConfig, for one of several modalities a "
-            "kinolex.training.multimodal_run.MultimodalTrainConfig, for super-resolution a "
-            "kinolex.training.upscale_run.UpscaleTrainConfig, for clip features a "
-            "kinolex.training.clip_features_run.ClipFeaturesTrainConfig, for a sound tokenizer a "
-            "kinolex.training.sound_run.SoundTrainConfig, for a probe a kinolex.training.probe_run.ProbeTrainConfig"
+        kinds = ", ".join(
+            f"{f'for {kind.makes} ' if number else ''}a {config.__module__}.{config.__name__}"
+            for number, (config, kind) in enumerate(KINDS.items())
         )
+        raise UsageError(f"{path} must define config() returning {kinds}")
     return config
 
 
@@ -188,8 +221,8 @@ def train_from_recipe(
         device: of the network.
         cache: where packs are kept; out/packs if None.
         init: shipped name, checkpoint folder or hub repository to start from, only looked at when out has no run yet;
-            of a prior, a generator or a probe, the tokenizer that it is for. Weights of a multimodal generator may know
-            other words.
+            of a prior, a generator, super-resolution or a probe the tokenizer, of a word tokenizer the language model
+            that it is for. Weights of a multimodal generator may know other words.
         render_world: (seed, frames, side, rates=...) -> uint8 T H W C of a procedural world, as worlds.render_frames.
 
     Returns:
@@ -197,187 +230,147 @@ def train_from_recipe(
 
     Raises:
         UsageError: minutes that are not positive, or as load_recipe; anything but a tokenizer for several processes;
-            clip features, sound or probes on another device than the CPU, the first from other weights.
+            a device or weights to start from where KINDS says that there is no choice.
     """
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be positive, got {minutes}; leave it out to train to the end")
-    config, data, out = load_recipe(recipe), Path(data), Path(out)
-    if isinstance(config, WordRecipe):
-        return train_words(config, data, out, minutes=minutes, device=device, init=init, name=Path(recipe).name)
-    if isinstance(config, PriorTrainConfig):
-        return _train_prior(config, data, out, minutes, device, cache, init, render_world)
-    if isinstance(config, GeneratorTrainConfig):
-        return _train_generator(config, data, out, minutes, device, cache, init, Path(recipe).name)
-    if isinstance(config, MultimodalTrainConfig):
-        if world_size() > 1:
-            raise UsageError("a multimodal generator trains in one process; start it without torchrun")
-        return _train_multimodal(config, data, out, minutes, device, init, Path(recipe).name)
-    if isinstance(config, UpscaleTrainConfig):
-        if world_size() > 1:
-            raise UsageError("super-resolution trains in one process; start it without torchrun")
-        return _train_upscale(config, out, minutes, device, init, Path(recipe).name)
-    if isinstance(config, ClipFeaturesTrainConfig):
-        if device != "cpu" or init is not None or world_size() > 1:
-            raise UsageError("clip features train from scratch, on the CPU, in one process; leave out device and init")
-        return _train_clip_features(config, out, minutes, Path(recipe).name)
-    if isinstance(config, ProbeTrainConfig):
-        if device != "cpu" or world_size() > 1:
-            raise UsageError("a probe trains on the CPU, in one process; leave out device")
-        return _train_probe(config, data, out, minutes, cache, init, Path(recipe).name)
-    if isinstance(config, SoundTrainConfig):
-        if device != "cpu" or world_size() > 1:
-            raise UsageError("sound trains on the CPU, in one process; leave out device")
-        return _train_sound(config, data, out, minutes, cache, init, Path(recipe).name)
-    features = data / FEATURES
+    config = load_recipe(recipe)
+    kind = KINDS[type(config)]
+    asked = {"device": device != "cpu", "init": init is not None, "processes": launched() > 1}
+    for what, refusal in kind.refuses.items():
+        if asked[what]:
+            raise UsageError(refusal)
+    if init is not None and kind.init:
+        config = replace(config, **{kind.init: str(init)})
     with joined(device) as device:
-        cache = Path(cache) if cache is not None else out / "packs"
-        if rank() == 0:
-            open_packs(config, data, cache)
-        wait_for_all()
-        begun = (out / "state.safetensors").is_file()
-        trainer = Trainer(
-            config,
-            open_packs(config, data, cache),
-            out,
-            features_path=features if features.is_file() else None,
+        order = Order(
+            recipe=Path(recipe),
+            data=Path(data),
+            out=Path(out),
+            minutes=minutes,
             device=device,
-            render_world=None if render_world is None else partial(render_world, rates=config.world_rates),
-            model=initial_model(config, init) if init is not None and not begun else None,
+            cache=None if cache is None else Path(cache),
+            init=init,
+            render_world=render_world,
         )
-        model = trainer.run(minutes=minutes)
-        weights = out / "weights"
-        if rank() == 0:
-            start = "" if init is None else f", from the weights of {init}"
-            done = f"{trainer.counters.step} of {config.total_steps}"
-            card = f"# {Path(recipe).stem}\n\nTrained for {done} steps by {Path(recipe).name}{start}.\n"
-            checkpoint.save(weights, model, card=card)
-        wait_for_all()
-    return weights
+        kind.train(config, order)
+    return order.out / "weights"
 
 
-def _train_prior(
-    config: PriorTrainConfig,
-    data: Path,
-    out: Path,
-    minutes: float | None,
-    device: str,
-    cache: str | Path | None,
-    init: str | Path | None,
-    render_world: RenderWorld | None,
-) -> Path:
-    if world_size() > 1:
-        raise UsageError("a prior trains in one process; start it without torchrun")
-    config = config if init is None else replace(config, tokenizer=str(init))
-    tokenizer = hub.load(config.tokenizer).to(device)
-    packs = open_packs(config, data, Path(cache) if cache is not None else out / "packs")
-    trainer = PriorTrainer(config, tokenizer, packs, out, render_world=render_world)
-    trainer.run(minutes=minutes)
-    return save_with_prior(trainer, out / "weights")
+def _run(trainer: Any, order: Order, learned_from: str, save: Callable[..., object] = checkpoint.save) -> None:
+    """Train, and save what was made with a card."""
+    made = trainer.run(minutes=order.minutes)
+    if rank() == 0:
+        done = f"{trainer.counters.step} of {trainer.total}"
+        card = f"# {order.recipe.stem}\n\nTrained for {done} steps by {order.recipe.name}{learned_from}.\n"
+        save(order.out / "weights", made, card=card)
+    wait_for_all()
 
 
-def _train_generator(
-    config: GeneratorTrainConfig,
-    data: Path,
-    out: Path,
-    minutes: float | None,
-    device: str,
-    cache: str | Path | None,
-    init: str | Path | None,
-    name: str,
-) -> Path:
-    if world_size() > 1:
-        raise UsageError("a generator trains in one process; start it without torchrun")
-    config = config if init is None else replace(config, tokenizer=str(init))
-    packs = open_packs(config, data, Path(cache) if cache is not None else out / "packs")
+def _tokenizer(config: TrainConfig, order: Order) -> None:
+    if rank() == 0:
+        open_packs(config, order.data, order.packs)
+    wait_for_all()
+    features, render_world = order.data / FEATURES, order.render_world
+    trainer = Trainer(
+        config,
+        open_packs(config, order.data, order.packs),
+        order.out,
+        features_path=features if features.is_file() else None,
+        device=order.device,
+        render_world=None if render_world is None else partial(render_world, rates=config.world_rates),
+        model=order.weights(partial(initial_model, config)),
+    )
+    _run(trainer, order, order.start)
+
+
+def _prior(config: PriorTrainConfig, order: Order) -> None:
+    tokenizer = hub.load(config.tokenizer).to(order.device)
+    packs = open_packs(config, order.data, order.packs)
+    trainer = PriorTrainer(config, tokenizer, packs, order.out, render_world=order.render_world)
+    trainer.run(minutes=order.minutes)
+    save_with_prior(trainer, order.out / "weights")
+
+
+def _generator(config: GeneratorTrainConfig, order: Order) -> None:
+    packs = open_packs(config, order.data, order.packs)
     folders = {name: pack.folder for name, pack in zip(config.data, packs, strict=True)}
-    trainer = GeneratorTrainer(config, hub.load(config.tokenizer), folders, out, device=device)
-    trainer.run(minutes=minutes)
-    done = f"{trainer.counters.step} of {config.steps}"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
-    checkpoint.save(out / "weights", trainer.average, card=card)
-    return out / "weights"
+    trainer = GeneratorTrainer(config, hub.load(config.tokenizer), folders, order.out, device=order.device)
+    _run(trainer, order, f" on tokens of {config.tokenizer}")
 
 
-def _train_multimodal(
-    config: MultimodalTrainConfig,
-    data: Path,
-    out: Path,
-    minutes: float | None,
-    device: str,
-    init: str | Path | None,
-    name: str,
-) -> Path:
+def _multimodal(config: MultimodalTrainConfig, order: Order) -> None:
     for collection in config.data:
-        if not (data / collection).is_dir():
-            raise DataError(f"the recipe needs {data / collection}; docs/data.md says where it comes from")
+        if not (order.data / collection).is_dir():
+            raise DataError(f"the recipe needs {order.data / collection}; docs/data.md says where it comes from")
     video, sound = hub.load(config.video_tokenizer), hub.load_sound(config.sound_tokenizer)
-    begun = (out / "state.safetensors").is_file()
-    trained = None if init is None or begun else checkpoint.load_module(hub.locate(init), checkpoint.MULTIMODAL)[0]
+    trained = order.weights(lambda init: checkpoint.load_module(hub.locate(init), checkpoint.MULTIMODAL)[0])
     assert trained is None or isinstance(trained, MultimodalTransformer)
-    trainer = MultimodalTrainer(config, video, sound, out, device=device, data=data, trained=trained)
-    trainer.run(minutes=minutes)
-    done = f"{trainer.counters.step} of {config.steps}"
-    tokenizers = f"{config.video_tokenizer} and {config.sound_tokenizer}"
-    start = "" if init is None else f", from the weights of {init}"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {tokenizers}{start}.\n"
-    checkpoint.save(out / "weights", trainer.average, card=card)
-    return out / "weights"
+    trainer = MultimodalTrainer(config, video, sound, order.out, device=order.device, data=order.data, trained=trained)
+    _run(trainer, order, f" on tokens of {config.video_tokenizer} and {config.sound_tokenizer}{order.start}")
 
 
-def _train_upscale(
-    config: UpscaleTrainConfig, out: Path, minutes: float | None, device: str, init: str | Path | None, name: str
-) -> Path:
-    config = config if init is None else replace(config, tokenizer=str(init))
-    trainer = UpscaleTrainer(config, hub.load(config.tokenizer), out, device=device)
-    trainer.run(minutes=minutes)
-    done = f"{trainer.counters.step} of {config.steps}"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
-    trainer.save_weights(out / "weights", card)
-    return out / "weights"
+def _upscale(config: UpscaleTrainConfig, order: Order) -> None:
+    trainer = UpscaleTrainer(config, hub.load(config.tokenizer), order.out, device=order.device)
+    _run(trainer, order, f" on tokens of {config.tokenizer}")
 
 
-def _train_clip_features(config: ClipFeaturesTrainConfig, out: Path, minutes: float | None, name: str) -> Path:
-    trainer = ClipFeaturesTrainer(config, out)
-    model = trainer.run(minutes=minutes)
-    done = f"{trainer.counters.step} of {config.steps}"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on rendered worlds.\n"
-    checkpoint.save(out / "weights", model, card=card)
-    return out / "weights"
+def _clip_features(config: ClipFeaturesTrainConfig, order: Order) -> None:
+    _run(ClipFeaturesTrainer(config, order.out), order, " on rendered worlds")
 
 
-def _train_probe(
-    config: ProbeTrainConfig,
-    data: Path,
-    out: Path,
-    minutes: float | None,
-    cache: str | Path | None,
-    init: str | Path | None,
-    name: str,
-) -> Path:
-    config = config if init is None else replace(config, tokenizer=str(init))
-    trainer = ProbeTrainer(config, data, out, Path(cache) if cache is not None else None)
-    model = trainer.run(minutes=minutes)
-    done = f"{trainer.counters.step} of {trainer.total}"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on tokens of {config.tokenizer}.\n"
-    checkpoint.save(out / "weights", model, card=card, dtype=torch.int8)
-    return out / "weights"
+def _sound(config: SoundTrainConfig, order: Order) -> None:
+    packs = open_sound_packs(config, order.data, order.packs)
+    trainer = SoundTrainer(config, packs, order.out, model=order.weights(partial(_initial_sound, config)))
+    heard = f" on {', '.join(config.data)} and worlds{order.start}"
+    _run(trainer, order, heard, partial(checkpoint.save, dtype=torch.bfloat16))
 
 
-def _train_sound(
-    config: SoundTrainConfig,
-    data: Path,
-    out: Path,
-    minutes: float | None,
-    cache: str | Path | None,
-    init: str | Path | None,
-    name: str,
-) -> Path:
-    packs = open_sound_packs(config, data, Path(cache) if cache is not None else out / "packs")
-    trainer = SoundTrainer(config, packs, out, model=None if init is None else _initial_sound(config, init))
-    model = trainer.run(minutes=minutes)
-    start = "" if init is None else f", from the weights of {init}"
-    done = f"{trainer.counters.step} of {config.steps}"
-    heard = f"{', '.join(config.data)} and worlds"
-    card = f"# {Path(name).stem}\n\nTrained for {done} steps by {name} on {heard}{start}.\n"
-    checkpoint.save(out / "weights", model, card=card, dtype=torch.bfloat16)
-    return out / "weights"
+def _probe(config: ProbeTrainConfig, order: Order) -> None:
+    trainer = ProbeTrainer(config, order.data, order.out, order.cache)
+    _run(trainer, order, f" on tokens of {config.tokenizer}", partial(checkpoint.save, dtype=torch.int8))
+
+
+def _text(config: TextTrainConfig, order: Order) -> None:
+    learned_from = (
+        " on text alone: tinyshakespeare (train part), captions of worlds, captions and label lists of the data "
+        "folder, and patterns of random words in context (kinolex/training/text_data.py). No picture, and no token of "
+        "one, was used"
+    )
+    _run(TextTrainer(config, order.data, order.out), order, learned_from, save_language_model)
+
+
+def _spae(config: SpaeTrainConfig, order: Order) -> None:
+    trainer = SpaeTrainer(config, hub.load_lm(config.language_model), order.data, order.out)
+    sets, words = ", ".join(name for name, _ in config.sets), Path(config.language_model).name
+    _run(trainer, order, f" on pictures of {sets} (train), with the words of {words}")
+
+
+def _in_one_process(who: str) -> dict[str, str]:
+    return {"processes": f"{who} in one process; start it without torchrun"}
+
+
+def _on_the_cpu(who: str) -> dict[str, str]:
+    return dict.fromkeys(("device", "processes"), f"{who} on the CPU, in one process; leave out device")
+
+
+WORDS = _on_the_cpu("language models and word tokenizers train")
+SCRATCH = "clip features train from scratch, on the CPU, in one process; leave out device and init"
+KINDS: Mapping[type, Kind] = {
+    TrainConfig: Kind("a tokenizer", _tokenizer),
+    PriorTrainConfig: Kind("the prior of a codec", _prior, "tokenizer", _in_one_process("a prior trains")),
+    GeneratorTrainConfig: Kind("a generator", _generator, "tokenizer", _in_one_process("a generator trains")),
+    MultimodalTrainConfig: Kind(
+        "one of several modalities", _multimodal, "", _in_one_process("a multimodal generator trains")
+    ),
+    UpscaleTrainConfig: Kind("super-resolution", _upscale, "tokenizer", _in_one_process("super-resolution trains")),
+    ClipFeaturesTrainConfig: Kind(
+        "clip features", _clip_features, "", dict.fromkeys(("device", "init", "processes"), SCRATCH)
+    ),
+    SoundTrainConfig: Kind("a sound tokenizer", _sound, "", _on_the_cpu("sound trains")),
+    ProbeTrainConfig: Kind("a probe", _probe, "tokenizer", _on_the_cpu("a probe trains")),
+    TextTrainConfig: Kind(
+        "a language model", _text, "", WORDS | {"init": "language models train from scratch; leave out init"}
+    ),
+    SpaeTrainConfig: Kind("a word tokenizer", _spae, "language_model", WORDS),
+}

@@ -128,7 +128,7 @@ def test_what_cannot_be_trained_is_told(folder: Path, tmp_path: Path, monkeypatc
         tiny_config(folder, rounds=ROUNDS[1:])
     with pytest.raises(ConfigError, match="at least one"):
         tiny_config(folder, rounds=())
-    monkeypatch.setattr(recipes, "world_size", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     recipe = tmp_path / "recipe.py"
     recipe.write_text(
         "from kinolex.training.prior_run import PriorRound, PriorTrainConfig\n"
