@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## a video with sound into tokens and back; leaves out/demo/report.html
+demo: setup ## a tour of what there is, about two minutes; leaves out/demo/report.html
 	$(BIN)/kinolex demo --out out/demo
 
 test: setup ## the whole test suite

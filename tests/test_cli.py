@@ -346,7 +346,8 @@ def test_the_demo_leaves_video_tokens_and_a_page_that_needs_nothing_else(
     out = tmp_path / "demo"
     assert run("demo", "--out", out, "--model", model, "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert {path.name for path in out.iterdir()} == {"in.mp4", "out.mp4", "tokens.safetensors", "report.html", "tasks"}
+    files = {"in.mp4", "out.mp4", "tokens.safetensors", "report.html", "tasks", "sound", "words"}
+    assert {path.name for path in out.iterdir()} == files
     assert {path.name for path in (out / "tasks").iterdir()} == {*(f"{name}.mp4" for name in TASKS), "sheet.png"}
     assert read(out / "tasks" / "inpaint-central.mp4").frames_TCHW.shape == (17, 3, 128, 128)
     original, restored = read(out / "in.mp4"), read(out / "out.mp4")
@@ -355,6 +356,7 @@ def test_the_demo_leaves_video_tokens_and_a_page_that_needs_nothing_else(
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"{report['psnr_db']:.2f} dB" in page
     assert 'src="data:' in page and 'src="http' not in page and "<link" not in page
+    assert page.count("<audio") == 3 and page.count("<video") == 2 + 3
 
 
 def test_a_reader_that_leaves_early_is_no_error(model: str) -> None:

@@ -72,27 +72,36 @@ def show(facts: dict[str, Any], as_json: bool) -> None:
 @contextmanager
 def frames_bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar on stderr, for the callbacks of the verbs: done, and how many there are if that is known."""
+    with stages_bar(unit) as on_stage:
+        yield lambda done, total: on_stage(title, done, total)
+
+
+@contextmanager
+def stages_bar(unit: str = "") -> Iterator[Callable[[str, int, int | None], None]]:
+    """Progress bars on stderr, one below the other as stages begin: name of the stage, done, how many there are."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit + " {task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
     )
     progress = Progress(*columns, console=Console(stderr=True), transient=False)
-    task = progress.add_task(title, total=None, rate="")
+    stages: dict[str, TaskID] = {}
 
-    def on_frames(done: int, total: int | None) -> None:
+    def on_stage(title: str, done: int, total: int | None) -> None:
         progress.start()  # not before the first frames are through: a refused file gives its message and no bar
+        if title not in stages:
+            stages[title] = progress.add_task(title, total=None, rate="")
+        task = stages[title]
         speed = progress.tasks[task].speed
-        rate = f"{speed:.0f}/s" if speed else ""
-        progress.update(task, completed=done, total=total, rate=rate)
+        progress.update(task, completed=done, total=total, rate=f"{speed:.0f}/s" if unit and speed else "")
 
     try:
-        yield on_frames
+        yield on_stage
     finally:
         if progress.live.is_started:
             progress.stop()

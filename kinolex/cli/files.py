@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from kinolex.cli.common import Source, Target, frames_bar, load, load_either, load_sound, show
+from kinolex.cli.common import Source, Target, frames_bar, load, load_either, load_sound, show, stages_bar
 
 SOUND_SUFFIXES = (".wav", ".flac")
 
@@ -19,12 +19,15 @@ def demo(
     device: str = "cpu",
     json: bool = False,
 ) -> None:
-    """A clip with sound into tokens and back, with a report to look at. Needs no data.
+    """A tour of what there is: a clip and its sound into tokens and back, tasks, words; with a report to look at.
+
+    Needs no data, and about two minutes.
 
     Example: kinolex demo --out out/demo
 
     Args:
-        out: folder for in.mp4, out.mp4, tokens.safetensors and report.html.
+        out: folder for report.html, in.mp4, out.mp4, tokens.safetensors, and tasks/, sound/ and words/ with what is
+            made.
         file: a video of yours; without one a procedural world is rendered.
         model: shipped name, folder, or hub repository.
         device: cpu, cuda, cuda:1, mps.
@@ -32,8 +35,8 @@ def demo(
     """
     from kinolex.demo import run_demo
 
-    with frames_bar("demo") as bar:
-        page, report = run_demo(out, load(model, device), model_name=model, file=file, on_frames=bar)
+    with stages_bar() as on_stage:
+        page, report = run_demo(out, load(model, device), model_name=model, file=file, on_stage=on_stage)
     show({**report.as_dict(), "page": str(page)}, json)
 
 

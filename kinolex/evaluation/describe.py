@@ -20,6 +20,11 @@ from kinolex.evaluation.page import Html, figure, image_data_uri, note, page, se
 from kinolex.tokenizers.spae import Spae
 from kinolex.types import Clip
 
+LAYERS = note(
+    "Each layer adds words at evenly spaced positions. The first layers are drawn to what the picture shows; the "
+    "last two correct how it looks, and their words mean nothing."
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Described:
@@ -87,24 +92,20 @@ def describe_page(described: Sequence[Described], title: str) -> str:
     sections = []
     for one in described:
         named = "frames " if len(one.frames) > 1 else "frame "
-        shown = [
-            (f"{len(prefix)} of {len(one.layers)} layers", image_data_uri(picture_HWC))
-            for prefix, picture_HWC in ((one.layers[: count + 1], p) for count, p in enumerate(one.prefixes_HWC))
-        ]
-        parts = [_overlay(one.picture_HWC, words_thw[len(words_thw) // 2]) for words_thw in one.layers]
-        seen = Html('<div class="row">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>")
-        sections.append(
-            section(
-                named + ", ".join(map(str, one.frames)),
-                seen,
-                figure([("looked at", image_data_uri(one.picture_HWC)), *shown], caption="Decoded from its words"),
-            )
-        )
-    explained = note(
-        "Each layer adds words at evenly spaced positions. The first layers are drawn to what the picture shows; the "
-        "last two correct how it looks, and their words mean nothing."
-    )
-    return page(title, [*sections, explained], lead="A picture as words of a language model, layer by layer.")
+        sections.append(section(named + ", ".join(map(str, one.frames)), *word_pictures(one)))
+    return page(title, [*sections, LAYERS], lead="A picture as words of a language model, layer by layer.")
+
+
+def word_pictures(one: Described) -> tuple[Html, Html]:
+    """The words of every layer over the picture, and what each prefix of the layers decodes to."""
+    shown = [
+        (f"{len(prefix)} of {len(one.layers)} layers", image_data_uri(picture_HWC))
+        for prefix, picture_HWC in ((one.layers[: count + 1], p) for count, p in enumerate(one.prefixes_HWC))
+    ]
+    parts = [_overlay(one.picture_HWC, words_thw[len(words_thw) // 2]) for words_thw in one.layers]
+    seen = Html('<div class="row">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>")
+    looked = figure([("looked at", image_data_uri(one.picture_HWC)), *shown], caption="Decoded from its words")
+    return seen, looked
 
 
 def _overlay(picture_HWC: NDArray[np.uint8], words_hw: NDArray[np.str_]) -> Html:

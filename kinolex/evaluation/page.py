@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import math
+import mimetypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ figure{margin:0 0 1.6em}figcaption{color:var(--soft);font-size:.85rem;margin:0 0
 .row{display:flex;gap:8px;flex-wrap:wrap;align-items:flex-start}
 .row>div{flex:1 1 160px;min-width:0;max-width:420px}
 .row img{display:block;width:100%;height:auto;border-radius:6px;background:var(--line)}
+.row video,.row audio{display:block;width:100%;border-radius:6px}.row audio{margin-top:6px}
 .row span{display:block;color:var(--soft);font-size:.78rem;margin-top:4px}
 svg{display:block;max-width:100%;height:auto}
 svg text{fill:var(--soft);font:11px ui-sans-serif,system-ui,sans-serif}
@@ -119,13 +121,22 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, caption: 
     )
 
 
-def figure(pictures: Sequence[tuple[str, str]], *, caption: str = "") -> Html:
-    """Pictures side by side: (label below, data URI) each, with a caption above."""
+def figure(pictures: Sequence[tuple[str, ...]], *, caption: str = "") -> Html:
+    """Pictures side by side, with a caption above: a label, and above it data URIs of pictures, videos or sounds."""
     cells = "".join(
-        f'<div><img src="{html.escape(uri)}" alt="{html.escape(label)}"><span>{html.escape(label)}</span></div>'
-        for label, uri in pictures
+        f"<div>{''.join(_shown(uri, label) for uri in uris)}<span>{html.escape(label)}</span></div>"
+        for label, *uris in pictures
     )
     return Html(f'<figure><figcaption>{_escaped(caption)}</figcaption><div class="row">{cells}</div></figure>')
+
+
+def _shown(uri: str, label: str) -> str:
+    source, named = html.escape(uri), html.escape(label)
+    if uri.startswith("data:video/"):
+        return f'<video controls loop playsinline preload="metadata" src="{source}" aria-label="{named}"></video>'
+    if uri.startswith("data:audio/"):
+        return f'<audio controls preload="metadata" src="{source}" aria-label="{named}"></audio>'
+    return f'<img src="{source}" alt="{named}">'
 
 
 def bars(values: Sequence[float], *, caption: str = "", x_label: str = "", top: float | None = None) -> Html:
@@ -280,6 +291,12 @@ def animation_data_uri(frames_THWC: Tensor | NDArray[np.uint8], fps: Fraction, *
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24")))
         container.mux(stream.encode(None))
     return _data_uri("image/webp", file.getvalue())
+
+
+def file_data_uri(path: str | Path) -> str:
+    """A file as it is inside a data URI; its kind is read from its suffix."""
+    kind = mimetypes.guess_type(Path(path).name)[0] or "application/octet-stream"
+    return _data_uri("audio/wav" if kind == "audio/x-wav" else kind, Path(path).read_bytes())
 
 
 def write_text(path: str | Path, text: str) -> None:
