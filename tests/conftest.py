@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from kinolex.generation.super_resolution import Upscaler
 from kinolex.generation.windows import MaskedGenerator
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
+from kinolex.models.super_resolution import SuperResolution, SuperResolutionConfig
 from kinolex.tasks.video import TASK_NAMES
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig
@@ -63,3 +65,21 @@ def tiny_generator(tiny_tokenizer: VideoTokenizer) -> MaskedGenerator:
         latent_frames=3,
     )
     return MaskedGenerator(MaskedTransformer(config), tiny_tokenizer, "a" * 64)
+
+
+@pytest.fixture
+def tiny_upscaler(tiny_tokenizer: VideoTokenizer) -> Upscaler:
+    """Random weights, stretches of 3 latent frames."""
+    torch.manual_seed(1)
+    config = SuperResolutionConfig(
+        tokenizer=tiny_tokenizer.fingerprint,
+        factors=(8, 8),
+        width=32,
+        depth=1,
+        heads=2,
+        vertical=(1, 4, 2),
+        horizontal=(1, 2, 4),
+        temporal=(3, 2, 2),
+        latent_frames=3,
+    )
+    return Upscaler(SuperResolution(config), tiny_tokenizer, "a" * 64)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tyro
 
-from kinolex.cli import codec, data, evaluation, files, generation, training, understanding, words
+from kinolex.cli import codec, data, evaluation, files, generation, super_resolution, training, understanding, words
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compress": codec.compress,
     "decompress": codec.decompress,
     "generate": generation.generate,
+    "upscale": super_resolution.upscale,
     "describe": words.describe,
     "classify": understanding.classify,
     "info": files.info,
@@ -72,6 +73,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "fewshot": words.fewshot,
         "sound": evaluation.sound,
         "multimodal": evaluation.multimodal,
+        "upscale": super_resolution.evaluate,
         "understanding": understanding.understanding,
     },
 }

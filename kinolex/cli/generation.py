@@ -38,6 +38,7 @@ def generate(
     guidance: float = 0.0,
     halton: bool = False,
     window: int | None = None,
+    upscale: bool = False,
     seed: int = 0,
     growth: Path | None = None,
     device: str = "cpu",
@@ -48,6 +49,8 @@ def generate(
     Example: kinolex generate --text "a small red ball bounces twice on wood" out.mp4
 
     Or: kinolex generate --text "a small red ball bounces twice on wood" --seconds 10 out.mp4
+
+    Or: kinolex generate --text "a small red ball bounces twice on wood" --upscale out.mp4
 
     Or: kinolex generate --sound-for in.mp4 out.mp4
 
@@ -102,6 +105,7 @@ def generate(
         halton: settle tokens in an even order instead of the surest first.
         window: tokens that a pass of poet-world-nano looks at, by default 1; more take fewer passes, and what comes is
             as likely as one by one.
+        upscale: go on from the tokens of poet-world-nano to a picture of twice its lines, as `kinolex upscale` does.
         seed: the same seed makes the same video.
         growth: an image that shows what was settled after every pass.
         device: cpu, cuda, cuda:1, mps.
@@ -115,6 +119,7 @@ def generate(
     from kinolex.generation.long import fulfil_long
     from kinolex.generation.multimodal import DEFAULT as POET
     from kinolex.generation.multimodal import Request, fulfil, load_multimodal
+    from kinolex.generation.super_resolution import UpscaleConfig, enlarging, load_upscaler
     from kinolex.sampling.choose import Choice
     from kinolex.sampling.parallel import ParallelConfig
     from kinolex.tasks.multimodal import TASKS
@@ -126,7 +131,7 @@ def generate(
         {"from": source, "text": text, "structure": structure, "mask": mask, "frames": frames, "seconds": seconds}
         | {"given": given, "grow": grow, "panorama": panorama, "put-back": put_back, "lines": lines, "size": size}
         | settling
-        | {"halton": halton, "window": window, "growth": growth},
+        | {"halton": halton, "window": window, "upscale": upscale, "growth": growth},
     )
     choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
     if task in TASKS:
@@ -141,6 +146,8 @@ def generate(
         window = 1 if window is None else window
         decoding = DecodeConfig(text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
         multimodal = load_multimodal(model or POET).to(device)
+        if upscale:
+            multimodal = enlarging(multimodal, load_upscaler().to(device), UpscaleConfig(seed=seed))
         if seconds is not None:
             with frames_bar(task) as bar:
                 made = fulfil_long(request, seconds, target, multimodal, decoding, on_frames=bar)
@@ -170,6 +177,10 @@ def generate(
     with frames_bar(task) as bar:
         report = make(source, target, generator, wish, config, growth=growth, on_frames=bar)
     show(report.as_dict(), json)
+
+
+NO_PICTURES = {"text", "sound", "rest-of-sound"}
+"""What tasks make that cannot be enlarged."""
 
 
 def _task_for(
@@ -210,6 +221,7 @@ def _check_options(task: str, options: dict[str, Any]) -> None:
         "given": (*PREDICTIONS, "future-prediction", "continuation"),
         "seconds": poet,
         "window": poet,
+        "upscale": tuple(name for name, one in multimodal.TASKS.items() if {*one.asked} - NO_PICTURES),
     }
     unfit: dict[tuple[str, ...], list[str]] = {}
     for name, value in options.items():

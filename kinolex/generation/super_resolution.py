@@ -24,6 +24,7 @@ from torch import Tensor
 from kinolex import checkpoint, hub
 from kinolex.api import OnFrames, refuse_same, reported, write_stream
 from kinolex.errors import ConfigError, TokenError, UsageError
+from kinolex.generation.multimodal import MultimodalGenerator
 from kinolex.generation.windows import window_seed
 from kinolex.masks import HIDDEN
 from kinolex.media import VideoReader
@@ -33,7 +34,7 @@ from kinolex.models.super_resolution import FACTOR, SuperResolution, SuperResolu
 from kinolex.sampling.choose import Choice
 from kinolex.sampling.parallel import FactorLogits, LogitsFn, ParallelConfig, guided, sample_parallel
 from kinolex.tokenizers.base import check_fingerprint
-from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.tokenizers.video import Precision, VideoTokenizer
 from kinolex.types import Clip, Extent, Tokens
 
 DEFAULT = "upscale-world-nano"
@@ -215,9 +216,27 @@ class EnlargingTokenizer(VideoTokenizer):
         self.device = small.device
         self.upscaler, self.upscale_config = upscaler, config or UpscaleConfig()
 
+    def to(self, device: str | torch.device, *, precision: Precision | None = None) -> EnlargingTokenizer:
+        """Move all networks; returns self. Raises UsageError if the device cannot be used."""
+        self.upscaler.to(device)
+        super().to(device, precision=precision)
+        return self
+
     def decode_stream(self, tokens: Iterable[Tokens]) -> Iterator[Clip]:
         """As VideoTokenizer.decode_stream, at twice the size."""
         return super().decode_stream(self.upscaler.upscale_stream(tokens, self.upscale_config))
+
+
+def enlarging(
+    generator: MultimodalGenerator, upscaler: Upscaler, config: UpscaleConfig | None = None
+) -> MultimodalGenerator:
+    """A generator that goes on from its small tokens to pictures of twice their size.
+
+    Raises:
+        ConfigError: the upscaler knows other tokens than the generator makes.
+    """
+    video = EnlargingTokenizer(upscaler, config)
+    return MultimodalGenerator(generator.model, video, generator.sound, generator.fingerprint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
