@@ -241,7 +241,10 @@ def sound(
 def multimodal(
     out: Path = Path("out/eval"),
     model: str = "poet-world-nano",
+    data: Path | None = None,
     captions: int = 40,
+    digits: int = 0,
+    long_s: float = 0.0,
     max_bodies: int = 1,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -255,10 +258,15 @@ def multimodal(
 
     Example: kinolex eval multimodal --captions 40 --out out/eval
 
+    Or: kinolex eval multimodal --data DIR --digits 50 --long-s 60 --out out/eval
+
     Args:
-        out: gets multimodal_MODEL.json.
+        out: gets multimodal_MODEL.json, and long_MODEL.mp4.
         model: shipped name, folder, or hub repository.
+        data: folder with digits/ and fsdd/, for --digits.
         captions: held-out worlds that are asked for.
+        digits: spoken digits that are asked for in words, by their picture and by their sound.
+        long_s: seconds of one long video whose drift of loudness and colour is measured.
         max_bodies: of a world.
         temperature: of drawing tokens.
         top_p: draw among the likeliest tokens of this total probability only.
@@ -283,12 +291,18 @@ def multimodal(
         top_p=top_p,
         guidance=guidance,
         window=window,
+        digits=digits,
+        long_s=long_s,
         seed=seed,
     )
     name = Path(model).name
     with frames_bar("multimodal", "captions") as bar:
         result = evaluate_multimodal(
-            load_multimodal(model).to(device), protocol, decoding, out, model_name=name, on_clip=bar
+            load_multimodal(model).to(device), protocol, decoding, out, model_name=name, data=data, on_clip=bar
         )
     figures = {key: round(value["mean"], 3) for key, value in result["mean"].items()}
+    for asked, scores in result.get("spoken digits", {}).items():
+        shares = scores if isinstance(scores, dict) else {"": scores}
+        figures |= {f"digits {asked} {key}".strip(): value for key, value in shares.items()}
+    figures |= {f"drift {key}": value for key, value in result.get("drift", {}).items()}
     show(figures | {"written to": str(out / f"multimodal_{name}.json")}, json)

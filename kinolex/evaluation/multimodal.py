@@ -2,28 +2,35 @@
 
     caption --text-to-both--> clip, sound --worlds.judge--> attributes right        --worlds.measure--> sync
     rendered clip --video-to-sound--> sound --> sync        rendered clip --describe--> words right
+    spoken digits --> digit right, seen and heard           a long video --> drift of loudness and colour
 
 Beside it the controls: sound shuffled over the clips, and pictures with the sound that a second, separate drawing made
-of the same caption. No network judges.
+of the same caption. No network judges, but for digits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kinolex.data.worlds import World, WorldConfig, asked_of, judge_each, render
-from kinolex.errors import ConfigError
+from kinolex.data.spoken_digits import DigitCollection
+from kinolex.data.worlds import WorldConfig, asked_of, judge_each, render
+from kinolex.errors import ConfigError, UsageError
+from kinolex.evaluation.ask import ask, through_tokenizers
+from kinolex.evaluation.digits import train_judges
+from kinolex.evaluation.drift import drift_of
+from kinolex.evaluation.multimodal_digits import evaluate_digits
 from kinolex.evaluation.protocol import make_result, write_result
 from kinolex.evaluation.world_sync import SILENT, sync_scores, watched
 from kinolex.generation.decoding import DecodeConfig
-from kinolex.generation.multimodal import Made, MultimodalGenerator
+from kinolex.generation.long import fulfil_long
+from kinolex.generation.multimodal import MultimodalGenerator, Request
 from kinolex.metrics.sync import Watched, sync
-from kinolex.tasks.multimodal import task_named
 from kinolex.types import Clip
 
 FIRST_SEED = 5_000_000
@@ -41,6 +48,10 @@ class MultimodalProtocol:
     top_p: float = 1.0
     guidance: float = 0.0
     window: int = 16
+    digits: int = 0
+    """Spoken digits that are asked for, seen and heard."""
+    long_s: float = 0.0
+    """Seconds of one long video of the first caption; 0 makes none."""
     seed: int = 0
     bootstrap_draws: int = 10_000
     version: int = 1
@@ -49,6 +60,8 @@ class MultimodalProtocol:
     def __post_init__(self) -> None:
         if self.captions < 2 or self.max_bodies < 1 or self.bootstrap_draws < 1:
             raise ConfigError(f"a protocol needs at least two captions and one body, got {self}")
+        if self.digits < 0 or not (self.long_s == 0 or 2 <= self.long_s < math.inf):
+            raise ConfigError(f"digits are counted from 0 and a long video lasts two seconds or more, got {self}")
 
     @property
     def hash(self) -> str:
@@ -64,21 +77,30 @@ def evaluate_multimodal(
     *,
     model_name: str,
     command: str | None = None,
+    data: str | Path | None = None,
     on_clip: Callable[[int, int | None], None] = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Ask for held-out worlds by their captions, and for sound and words of their clips.
 
     Args:
         decoding: how tokens are drawn; its seed is that of the first caption, and one more for every other.
-        out_dir: writes multimodal_{model_name}.json there; None writes nothing.
+        out_dir: writes multimodal_{model_name}.json there, and the long video; None writes nothing.
+        data: holds digits/ and fsdd/, for the digits of the protocol.
         on_clip: called as captions are finished.
 
     Returns:
         The result, in the schema of kinolex.evaluation.protocol.make_result. A row is a caption; its figures are 1
         where an attribute is right and 0 where not, of what was made ("made") and of the true world through the
         tokenizers ("ceiling"), which no generator of these tokens can be expected to beat. `sync` holds the sync of
-        what was made and of its controls.
+        what was made and of its controls; `spoken digits` what evaluate_digits gives, `drift` that of the long video.
+
+    Raises:
+        UsageError: digits without `data`, or a long video without out_dir; errors of evaluate_digits and fulfil_long.
     """
+    if protocol.digits and data is None:
+        raise UsageError("spoken digits need a folder with digits/ and fsdd/; give one with --data, or --digits 0")
+    if protocol.long_s and out_dir is None:
+        raise UsageError("a long video is written before it is measured; give a folder for it")
     rows: list[dict[str, Any]] = []
     pairs: dict[str, list[Watched]] = {
         name: [] for name in ("made", "sound of another drawing", "sound for", "ceiling")
@@ -94,11 +116,11 @@ def evaluate_multimodal(
     for index in range(protocol.captions):
         world = render(FIRST_SEED + index, config)
         drawn = replace(decoding, seed=decoding.seed + index)
-        both = _make(generator, drawn, "text-to-both", text=world.caption)
-        other = _make(generator, replace(drawn, seed=drawn.seed + 10_000), "text-to-both", text=world.caption)
-        heard = _make(generator, drawn, "video-to-sound", clip=world.clip)
-        words = _make(generator, drawn, "describe", clip=world.clip)
-        ceiling = _through(generator, world)
+        both = ask(generator, drawn, "text-to-both", text=world.caption)
+        other = ask(generator, replace(drawn, seed=drawn.seed + 10_000), "text-to-both", text=world.caption)
+        heard = ask(generator, drawn, "video-to-sound", clip=world.clip)
+        words = ask(generator, drawn, "describe", clip=world.clip)
+        ceiling = through_tokenizers(generator, world.clip)
         assert both.clip is not None and other.clip is not None and words.text is not None
         row: dict[str, Any] = {"name": world.caption, "passes": float(both.passes), "tokens": float(both.tokens)}
         row |= _attributes("made", both.clip, world.caption) | _attributes("ceiling", ceiling, world.caption)
@@ -121,30 +143,24 @@ def evaluate_multimodal(
     result["sync"] = {"made": sync_scores(pairs["made"], labels)} | {
         name: sync([pairs[name][index] for index in striking]).as_json() for name in pairs if name != "made"
     }
+    if protocol.digits and data is not None:
+        result["spoken digits"] = evaluate_digits(
+            generator,
+            train_judges(data),
+            DigitCollection(data, "test"),
+            protocol.digits,
+            decoding,
+            on_clip=on_clip,
+        )
+    if protocol.long_s and out_dir is not None:
+        target = Path(out_dir) / f"long_{model_name}.mp4"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        request = Request(task="text-to-both", text=rows[0]["name"])
+        report = fulfil_long(request, protocol.long_s, target, generator, decoding)
+        result["drift"] = {"caption": rows[0]["name"], "seconds to make": report.seconds} | drift_of(target).as_json()
     if out_dir is not None:
         write_result(Path(out_dir) / f"multimodal_{model_name}.json", result)
     return result
-
-
-def _make(
-    generator: MultimodalGenerator, decoding: DecodeConfig, name: str, *, text: str = "", clip: Clip | None = None
-) -> Made:
-    task = task_named(name)
-    sound = None if clip is None or clip.sound is None else generator.sound_of(clip.sound)
-    material = generator.material(task, text=text, clip=clip, sound=sound)
-    if not text:
-        decoding = replace(decoding, guidance=0.0)
-    found, passes, tokens = generator.make(task, material, decoding)
-    return replace(generator.finish(task, material, found, clip), passes=passes, tokens=tokens)
-
-
-def _through(generator: MultimodalGenerator, world: World) -> Clip:
-    """The true world as the tokenizers give it back."""
-    assert world.clip.sound is not None
-    levels = generator.model.config.vocabulary.sound_levels
-    pictures = generator.video.decode(generator.video.encode(Clip(world.clip.frames_TCHW, world.clip.fps)))
-    sound = generator.sound_of(world.clip.sound)
-    return pictures.with_sound(generator.sound.decode(generator.sound.encode(sound, levels)))
 
 
 def _attributes(system: str, clip: Clip, caption: str) -> dict[str, float]:

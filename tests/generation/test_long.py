@@ -22,22 +22,10 @@ from kinolex.masks import HIDDEN
 from kinolex.media import probe, read
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.tasks.multimodal import TASKS, Material
-from kinolex.tokenizers.quantizers import VQConfig
-from kinolex.tokenizers.quantizers.residual import ResidualConfig
-from kinolex.tokenizers.sound import SoundTokenizer
-from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Extent, Sound, SoundExtent, Tokens
 from kinolex.vocab import Vocabulary
-
-SOUND = SoundStreamConfig(
-    rate_hz=8000,
-    strides=(4, 5, 8),
-    widths=(4, 4, 8, 8),
-    encoder_units=(0, 0, 1, 1),
-    decoder_units=(0, 0, 1, 1),
-    quantizer=ResidualConfig(level=VQConfig(codebook_size=16, dim=4, ema_decay=0.99), num_levels=3),
-)
+from tests.tiny_sound import tiny_sound_tokenizer
 
 
 @pytest.fixture
@@ -59,7 +47,7 @@ def generator(tiny_tokenizer: VideoTokenizer) -> MultimodalGenerator:
         lines=16,
     )
     model = MultimodalTransformer(config)
-    return MultimodalGenerator(model, tiny_tokenizer, SoundTokenizer(SoundStream(SOUND), "5" * 64), "a" * 64)
+    return MultimodalGenerator(model, tiny_tokenizer, tiny_sound_tokenizer(), "a" * 64)
 
 
 DECODING = DecodeConfig(window=16, seed=4)

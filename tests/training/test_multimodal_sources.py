@@ -14,25 +14,15 @@ from kinolex.data.worlds.labels import WORDS
 from kinolex.errors import CheckpointError, ConfigError, DataError, UsageError
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.tasks.multimodal import outcome
-from kinolex.tokenizers.quantizers import VQConfig
-from kinolex.tokenizers.quantizers.residual import ResidualConfig
 from kinolex.tokenizers.sound import SoundTokenizer
-from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training import multimodal_draws
 from kinolex.training.multimodal_draws import Drawn, MaterialPlan, MaterialSource, draw, shard_paths
 from kinolex.training.multimodal_run import MixStage, MultimodalTrainConfig, MultimodalTrainer
 from kinolex.training.recipes import train_from_recipe
 from kinolex.vocab import Vocabulary
+from tests.tiny_sound import tiny_sound_tokenizer
 
-SOUND = SoundStreamConfig(
-    rate_hz=8000,
-    strides=(4, 5, 8),
-    widths=(4, 4, 8, 8),
-    encoder_units=(0, 0, 1, 1),
-    decoder_units=(0, 0, 1, 1),
-    quantizer=ResidualConfig(level=VQConfig(codebook_size=16, dim=4, ema_decay=0.99), num_levels=3),
-)
 NETWORK = MultimodalConfig(
     video_tokenizer="",
     sound_tokenizer="",
@@ -66,7 +56,7 @@ CONFIG = MultimodalTrainConfig(
 @pytest.fixture
 def sound_tokenizer() -> SoundTokenizer:
     torch.manual_seed(2)
-    return SoundTokenizer(SoundStream(SOUND), "5" * 64)
+    return tiny_sound_tokenizer()
 
 
 def long_clip() -> Drawn:
@@ -80,7 +70,7 @@ def test_middles_are_windows_that_go_on_from_what_generation_gives(
 ) -> None:
     run = MultimodalTrainer(CONFIG, tiny_tokenizer, sound_tokenizer, tmp_path)
     begun = set[int]()
-    for step in range(12):
+    for step in range(6):
         task, layout, ids_BL = run.batch(step, {"long": [long_clip()]})
         video = [span for span in layout.spans() if span.segment.kind == "video"]
         assert [span.segment.grid[0] for span in video] == [2, 3] and [span.segment.start for span in video] == [0, 2]
@@ -156,11 +146,10 @@ def test_a_run_starts_from_weights_with_fewer_words_and_resumes_without_them(
     assert torch.equal(begun.model.markers, trained.markers) and torch.equal(begun.average.markers, trained.markers)
     assert not torch.equal(start(tmp_path / "other", None).model.markers, trained.markers)
     begun.run()
-    state = begun.state_path.read_bytes()
     # Weights that would not even fit are not looked at any more.
     again = start(tmp_path / "run", MultimodalTransformer(replace(old, width=32)))
-    again.save()
-    assert again.counters.step == 4 and again.state_path.read_bytes() == state
+    assert again.counters.step == 4
+    assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), begun.model.parameters(), strict=True))
     with pytest.raises(CheckpointError, match="width is 32, not 16"):
         start(tmp_path / "new", MultimodalTransformer(replace(old, width=32)))
 
