@@ -181,10 +181,6 @@ class GeneratorTrainer(NetworkLoop[nn.Module]):
         self.go(lambda step: (self._step(step, drawn), None), until)
         return self.average
 
-    def save_weights(self, target: Path, card: str) -> str:
-        """A checkpoint of the average; returns its fingerprint."""
-        return checkpoint.save(target, self.average, card=card)
-
     def _drawn(self, source: DrawSource) -> list[Drawn]:
         folder = self.folder / "tokens" / self.network.tokenizer[:12]
         return draw(self.plan, source, [self.packs[name] for name in source.data], folder)

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kinolex import checkpoint
 from kinolex.errors import CheckpointError
 from kinolex.training.optimizer import Optimizers, follow_, gradient_norm_
 from kinolex.training.processes import any_process, rank
@@ -168,6 +169,10 @@ class NetworkLoop(Loop, Generic[Network]):
         self.model.zero_grad(set_to_none=True)
         follow_(self.average, self.model, step, self.optimizers.config.ema_decay)
         return norm
+
+    def save_weights(self, target: Path, card: str) -> str:
+        """A checkpoint of the average; returns its fingerprint."""
+        return checkpoint.save(target, self.average, card=card)
 
 
 def begun(folder: Path) -> bool:

@@ -9,34 +9,27 @@ Shards are drawn by several processes; a shard is a function of (plan, source, n
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kinolex import hub
 from kinolex.data import spoken_digits, worlds
-from kinolex.errors import CheckpointError, ConfigError, UsageError
+from kinolex.errors import ConfigError, UsageError
 from kinolex.tasks.base import pose
 from kinolex.tasks.chaining import CHAINED_TASKS
 from kinolex.tasks.multimodal import TASKS as MULTIMODAL_TASKS
 from kinolex.tasks.structure import structure_clip
 from kinolex.tasks.video import TASKS
 from kinolex.tasks.words import word_ids
+from kinolex.training.shards import drawn, paths_of, write_shard
 from kinolex.types import Clip, Sound
 
 SHARD = 200
@@ -128,7 +121,6 @@ class Drawn:
 
 def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Path, data: Path | None = None) -> None:
     """Write shard `number` of a source. Errors as draw."""
-    torch.set_num_threads(1)
     video, sound = hub.load(plan.video_tokenizer), hub.load_sound(plan.sound_tokenizer)
     tensors: dict[str, Tensor] = {}
     for index in range(SHARD):
@@ -145,9 +137,7 @@ def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Pa
             made |= {"masked": masked.condition_thw, "hide": torch.tensor([hide])}
             made["structure"] = video.encode(structure_clip(clip)).ids_Qthw[0]
         tensors |= {f"{index}.{name}": ids.to(torch.int32).contiguous() for name, ids in made.items()}
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, temporary)
-    os.replace(temporary, path)
+    write_shard(path, tensors)
 
 
 def _composed(source: MaterialSource, dice: np.random.Generator, data: Path | None) -> tuple[Clip, Sound, str]:
@@ -190,22 +180,9 @@ def draw(
         CheckpointError: a shard is damaged.
         UsageError: a source of collections without `data`; MissingFile, DataError for what is not right in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = shard_paths(plan, source, folder, data)
-    todo = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
-    if todo:
-        # Forked children of a process whose OpenMP threads have run would hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo)), context) as pool:
-            jobs = [pool.submit(draw_shard, plan, source, number, path, data) for number, path in todo]
-            described = f"tokens of {source.name}, {SHARD} clips each"
-            try:
-                for job in track(as_completed(jobs), described, total=len(jobs), console=Console(stderr=True)):
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    return [clip for path in paths for clip in _read(path)][: source.clips]
+    write = partial(draw_shard, plan, source, data=data)
+    return drawn(paths, write, _read, f"tokens of {source.name}, {SHARD} clips each", workers=workers)[: source.clips]
 
 
 def shard_paths(plan: MaterialPlan, source: MaterialSource, folder: Path, data: Path | None = None) -> list[Path]:
@@ -213,21 +190,16 @@ def shard_paths(plan: MaterialPlan, source: MaterialSource, folder: Path, data: 
     decides = {name: value for name, value in asdict(source).items() if name not in ("clips", "share", "tasks")}
     if source.data:
         decides["files"] = spoken_digits.fingerprint(_data_of(source, data))
-    text = json.dumps([asdict(plan), decides], sort_keys=True)
-    start = f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return [folder / f"{start}-{number:04d}.safetensors" for number in range(-(-source.clips // SHARD))]
+    return paths_of(folder, source.name, [asdict(plan), decides], source.clips, SHARD)
 
 
-def _read(path: Path) -> list[Drawn]:
-    try:
-        tensors = {name: ids.long() for name, ids in load_file(path).items()}
-        clips = []
-        for index in range(SHARD):
-            text_P, video_thw, sound_Qt = (tensors[f"{index}.{name}"] for name in ("text", "video", "sound"))
-            masked_thw, structure_thw = (tensors.get(f"{index}.{name}") for name in ("masked", "structure"))
-            hide = "" if masked_thw is None else HIDES[int(tensors[f"{index}.hide"])]
-            # Words are counted from 1 there, and 0 is nothing said.
-            clips.append(Drawn(text_P[text_P > 0] - 1, video_thw, sound_Qt, masked_thw, hide, structure_thw))
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); delete it to draw it anew") from error
+def _read(tensors: dict[str, Tensor]) -> list[Drawn]:
+    tensors = {name: ids.long() for name, ids in tensors.items()}
+    clips = []
+    for index in range(SHARD):
+        text_P, video_thw, sound_Qt = (tensors[f"{index}.{name}"] for name in ("text", "video", "sound"))
+        masked_thw, structure_thw = (tensors.get(f"{index}.{name}") for name in ("masked", "structure"))
+        hide = "" if masked_thw is None else HIDES[int(tensors[f"{index}.hide"])]
+        # Words are counted from 1 there, and 0 is nothing said.
+        clips.append(Drawn(text_P[text_P > 0] - 1, video_thw, sound_Qt, masked_thw, hide, structure_thw))
     return clips

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinolex import checkpoint
 from kinolex.errors import ConfigError
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.models.vocabulary_growth import take_over
@@ -192,10 +191,6 @@ class MultimodalTrainer(NetworkLoop[MultimodalTransformer]):
         }
         self.go(lambda step: (self._step(step, drawn), None), until)
         return self.average
-
-    def save_weights(self, target: Path, card: str) -> str:
-        """A checkpoint of the average; returns its fingerprint."""
-        return checkpoint.save(target, self.average, card=card)
 
     def batch(self, step: int, drawn: dict[str, list[Drawn]]) -> tuple[MultimodalTask, Layout, Tensor]:
         """The sequences of a step: a function of the step and the clips alone.

@@ -10,34 +10,27 @@ a function of (seed, source, number) and is written whole.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kinolex import hub
 from kinolex.data import worlds
 from kinolex.data.loader import Loader, LoaderConfig
 from kinolex.data.packs import Pack
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.masks import HIDDEN
 from kinolex.tasks.base import Posed, pose, pose_mask
 from kinolex.tasks.video import FREE_FORM, TASKS
 from kinolex.tasks.words import word_ids
 from kinolex.tokenizers.video import VideoTokenizer
+from kinolex.training.shards import drawn, paths_of, write_shard
 from kinolex.types import Clip
 
 SHARD = 100
@@ -102,7 +95,6 @@ class DrawPlan:
 
 def draw_shard(plan: DrawPlan, source: DrawSource, packs: Sequence[Path], number: int, path: Path) -> None:
     """Write shard `number` of a source."""
-    torch.set_num_threads(1)
     tokenizer = hub.load(plan.tokenizer)
     loader = _loader(plan, source, [Pack.open(folder) for folder in packs])
     tensors: dict[str, Tensor] = {}
@@ -117,9 +109,7 @@ def draw_shard(plan: DrawPlan, source: DrawSource, packs: Sequence[Path], number
             frames = clip.num_frames if long else plan.window_frames
             posed = _posed(ENCODED_TASKS[task], Clip(clip.frames_TCHW[:frames], clip.fps), tokenizer, dice)
             tensors[f"{index}.condition.{slot}.{task}"] = _small(posed.condition_thw)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, temporary)
-    os.replace(temporary, path)
+    write_shard(path, tensors)
 
 
 def draw(
@@ -135,43 +125,24 @@ def draw(
     Raises:
         CheckpointError: a shard is damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = shard_paths(plan, source, folder)
-    todo = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
-    if todo:
-        # Forked children of a process whose OpenMP threads have run would hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo)), context) as pool:
-            jobs = [pool.submit(draw_shard, plan, source, packs, number, path) for number, path in todo]
-            described = f"tokens of {source.name}, {SHARD} clips each"
-            try:
-                for job in track(as_completed(jobs), described, total=len(jobs), console=Console(stderr=True)):
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    return [clip for path in paths for clip in _read(path)][: source.clips]
+    write = partial(draw_shard, plan, source, packs)
+    described = f"tokens of {source.name}, {SHARD} clips each"
+    return drawn(shard_paths(plan, source, folder), write, _read, described, workers=workers)[: source.clips]
 
 
 def shard_paths(plan: DrawPlan, source: DrawSource, folder: Path) -> list[Path]:
     """Files of a source's clips. Their names depend on all that the clips do but the tokenizer, which has a folder."""
     decides = {name: getattr(source, name) for name in ("data", "crop", "max_bodies", "conditions")}
-    text = json.dumps([asdict(plan) | {"tokenizer": ""}, decides], sort_keys=True)
-    start = f"{source.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return [folder / f"{start}-{number:04d}.safetensors" for number in range(-(-source.clips // SHARD))]
+    return paths_of(folder, source.name, [asdict(plan) | {"tokenizer": ""}, decides], source.clips, SHARD)
 
 
-def _read(path: Path) -> list[Drawn]:
-    try:
-        tensors = load_file(path)
-        clips = []
-        for index in range(SHARD):
-            start = f"{index}.condition."
-            named = sorted(name for name in tensors if name.startswith(start))
-            conditions = tuple((int(name.rsplit(".", 1)[1]), tensors[name]) for name in named)
-            clips.append(Drawn(tensors[f"{index}.clean"], tensors[f"{index}.words"].long(), conditions))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); delete it to draw it anew") from error
+def _read(tensors: dict[str, Tensor]) -> list[Drawn]:
+    clips = []
+    for index in range(SHARD):
+        start = f"{index}.condition."
+        named = sorted(name for name in tensors if name.startswith(start))
+        conditions = tuple((int(name.rsplit(".", 1)[1]), tensors[name]) for name in named)
+        clips.append(Drawn(tensors[f"{index}.clean"], tensors[f"{index}.words"].long(), conditions))
     return clips
 
 

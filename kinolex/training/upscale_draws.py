@@ -9,9 +9,6 @@ as sharp as its own pixels allow. A shard is a function of (plan, number) and is
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -19,15 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kinolex import hub
 from kinolex.data import worlds
-from kinolex.errors import CheckpointError, ConfigError
+from kinolex.errors import ConfigError
 from kinolex.models.super_resolution import FACTOR
-from kinolex.training.shards import make_missing
+from kinolex.training.shards import drawn, paths_of, write_shard
 from kinolex.types import Clip
 
 SHARD = 100
@@ -82,7 +77,6 @@ def render_pair(seed: int, source: PairSource, frames: int, fps: int) -> tuple[w
 
 def draw_shard(plan: PairPlan, number: int, path: Path) -> None:
     """Write shard `number`."""
-    torch.set_num_threads(1)
     tokenizer = hub.load(plan.tokenizer)
     tensors: dict[str, Tensor] = {}
     for index in range(SHARD):
@@ -92,9 +86,7 @@ def draw_shard(plan: PairPlan, number: int, path: Path) -> None:
         for name, world in zip(("small", "large"), pair, strict=True):
             ids_Qthw = tokenizer.encode(Clip(world.clip.frames_TCHW, world.clip.fps)).ids_Qthw
             tensors[f"{index}.{name}"] = ids_Qthw[0].to(torch.int32).contiguous()
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, temporary)
-    os.replace(temporary, path)
+    write_shard(path, tensors)
 
 
 def draw_pairs(plan: PairPlan, folder: Path, *, workers: int | None = None) -> list[Pair]:
@@ -107,10 +99,9 @@ def draw_pairs(plan: PairPlan, folder: Path, *, workers: int | None = None) -> l
     Raises:
         CheckpointError: a shard is damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = shard_paths(plan, folder)
-    make_missing(paths, partial(draw_shard, plan), f"tokens of worlds, {SHARD} pairs each", workers=workers)
-    return [pair for path in paths for pair in _read(path)][: plan.source.clips]
+    described = f"tokens of worlds, {SHARD} pairs each"
+    pairs = drawn(shard_paths(plan, folder), partial(draw_shard, plan), _read, described, workers=workers)
+    return pairs[: plan.source.clips]
 
 
 def shard_paths(plan: PairPlan, folder: Path) -> list[Path]:
@@ -118,13 +109,8 @@ def shard_paths(plan: PairPlan, folder: Path) -> list[Path]:
     decides = asdict(plan)
     decides.pop("tokenizer")
     decides["source"].pop("clips")
-    start = f"pairs-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]}"
-    return [folder / f"{start}-{number:04d}.safetensors" for number in range(-(-plan.source.clips // SHARD))]
+    return paths_of(folder, "pairs", decides, plan.source.clips, SHARD)
 
 
-def _read(path: Path) -> list[Pair]:
-    try:
-        tensors = load_file(path)
-        return [Pair(tensors[f"{index}.small"], tensors[f"{index}.large"]) for index in range(SHARD)]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); delete it to draw it anew") from error
+def _read(tensors: dict[str, Tensor]) -> list[Pair]:
+    return [Pair(tensors[f"{index}.small"], tensors[f"{index}.large"]) for index in range(SHARD)]

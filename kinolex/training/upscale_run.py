@@ -20,7 +20,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from kinolex import checkpoint
 from kinolex.errors import ConfigError
 from kinolex.masks import HIDDEN, SCHEDULES
 from kinolex.models.factors import split_ids
@@ -143,10 +142,6 @@ class UpscaleTrainer(NetworkLoop[SuperResolution]):
                 self.pairs = draw_pairs(self.plan, self.folder / "tokens" / self.network.tokenizer[:12])
             self.go(self._step, until, self.device)
         return self.average
-
-    def save_weights(self, target: Path, card: str) -> str:
-        """A checkpoint of the average; returns its fingerprint."""
-        return checkpoint.save(target, self.average, card=card)
 
     def batch(self, step: int) -> UpscaleBatch:
         """What a step learns from: a function of the step and the pairs alone."""
