@@ -6,7 +6,7 @@
 Nothing is decoded and encoded again, and each tokenizer decodes one stream from beginning to end, so there is no seam.
 Only the last window, what the decoders carry and what the writer waits for are in memory, however long it gets.
 
-Source: VideoPoet, arXiv 2312.14125, section 3.5.
+Source: VideoPoet, arXiv 2312.14125.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ A window is moved by whole latent frames that last a whole number of frames of s
 apart. Its sound begins where the last picture of its first latent frame begins: the first latent frame of a stream
 holds one picture, those after it several, and so in every window sound lies under pictures as it does in the first.
 
-Source: VideoPoet, arXiv 2312.14125, section 3.5 (long video by conditioning on the last second).
+Source: VideoPoet, arXiv 2312.14125 (long video by feeding back the last second).
 """
 
 from __future__ import annotations
