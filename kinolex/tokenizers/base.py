@@ -10,8 +10,9 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
+from torch import nn
 
-from kinolex.errors import TokenError
+from kinolex.errors import TokenError, UsageError
 from kinolex.types import Clip, Tokens
 
 
@@ -82,3 +83,12 @@ def check_fingerprint(tokens: Tokens, fingerprint: str) -> None:
             f"these tokens were made by tokenizer {tokens.tokenizer[:16]} but this one is {fingerprint[:16]}; "
             "load the tokenizer that made them, or encode the clip again with this one"
         )
+
+
+def move(model: nn.Module, device: str | torch.device) -> torch.device:
+    """A network onto a device, which is returned. Raises UsageError if it cannot be used."""
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device} cannot be used here ({error}); try --device cpu") from error
+    return torch.device(device)

@@ -20,6 +20,7 @@ from torch import Tensor
 from kinolex.errors import ShapeError, TokenError, UsageError
 from kinolex.layers.conv3d import StreamCache, channels_last
 from kinolex.media.resample import Resampler
+from kinolex.tokenizers.base import move
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.types import Sound, SoundExtent, Tokens
 
@@ -44,11 +45,7 @@ class SoundTokenizer:
 
     def to(self, device: str | torch.device) -> SoundTokenizer:
         """Move the network; returns self. Raises UsageError if the device cannot be used."""
-        try:
-            self.model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"device {device} cannot be used here ({error}); try --device cpu") from error
-        self.device = torch.device(device)
+        self.device = move(self.model, device)
         return self
 
     @property

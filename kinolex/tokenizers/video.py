@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kinolex.errors import ShapeError, TokenError, UsageError
 from kinolex.layers.conv3d import StreamCache, channels_last
-from kinolex.tokenizers.base import check_fingerprint
+from kinolex.tokenizers.base import check_fingerprint, move
 from kinolex.tokenizers.networks import Network, NetworkConfig
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, Quantize, Quantized
 from kinolex.tokenizers.recurrent import RecurrentAutoencoder
@@ -61,11 +61,7 @@ class VideoTokenizer:
 
     def to(self, device: str | torch.device, *, precision: Precision | None = None) -> VideoTokenizer:
         """Move the network; returns self. Raises UsageError if the device cannot be used."""
-        try:
-            self.model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"device {device} cannot be used here ({error}); try --device cpu") from error
-        self.device = torch.device(device)
+        self.device = move(self.model, device)
         self.precision = precision or self.precision
         return self
 
