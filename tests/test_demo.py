@@ -15,10 +15,11 @@ from kinolex.demo.sounds import BANDS, COLOURS, WAVE_ROWS, picture_of, sound_par
 from kinolex.demo.words import CAPTIONS, class_parts, pyramid_parts
 from kinolex.evaluation.page import figure, file_data_uri
 from kinolex.media import read_sound, write
-from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
+from kinolex.tokenizers.spae import Spae, codebook_from
 from kinolex.types import Clip, Sound
 from kinolex.understanding import load_classifier
 from tests.tiny_sound import tiny_sound_tokenizer
+from tests.tiny_spae import tiny_spae_config
 
 
 def tone(channels: int = 1) -> Sound:
@@ -53,19 +54,7 @@ def test_sound_is_shown_heard_and_measured_at_two_rates(tmp_path: Path) -> None:
 
 def test_a_clip_is_said_in_words_and_what_is_too_short_is_said_to_be() -> None:
     torch.manual_seed(0)
-    config = SpaeConfig(
-        words=("red", "blue", "star", "ring"),
-        language_model="",
-        dim=4,
-        layers=((1, 1, 1), (1, 2, 2)),
-        channels=(8,),
-        down=(),
-        encoder_blocks=(1,),
-        decoder_blocks=(1,),
-        middle_blocks=0,
-        norm_groups=4,
-    )
-    spae = Spae(config).eval()
+    spae = Spae(tiny_spae_config()).eval()
     spae.quantizer.set_codebook(codebook_from(torch.randn(4, 4)))
     words, pictures, _ = pyramid_parts(Clip(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), Fraction(8)), spae)
     assert len(re.findall(r">(red|blue|star|ring)</span>", words)) == 1 + 4

@@ -18,19 +18,9 @@ from kinolex.evaluation.describe import as_text, describe, describe_page
 from kinolex.media import write
 from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
 from kinolex.types import Clip
+from tests.tiny_spae import tiny_spae_config
 
-CONFIG = SpaeConfig(
-    words=("red", "blue", "star", "ring", "<b>"),
-    language_model="",
-    dim=4,
-    layers=((1, 1, 1), (1, 2, 2), (1, 4, 4)),
-    channels=(8,),
-    down=(),
-    encoder_blocks=(1,),
-    decoder_blocks=(1,),
-    middle_blocks=0,
-    norm_groups=4,
-)
+CONFIG = tiny_spae_config(("red", "blue", "star", "ring", "<b>"), layers=((1, 1, 1), (1, 2, 2), (1, 4, 4)))
 
 
 def model_of(config: SpaeConfig) -> Spae:

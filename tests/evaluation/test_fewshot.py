@@ -14,8 +14,9 @@ from kinolex.errors import ConfigError, DataError, UsageError
 from kinolex.evaluation.episodes import EPISODES, HASHES, SETS, Episode, EpisodeList, episode_list
 from kinolex.evaluation.fewshot import FewShotProtocol, answers, evaluate_fewshot, evaluate_list, neighbour, question
 from kinolex.models.frozen_lm import FrozenLM
-from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
+from kinolex.tokenizers.spae import Spae, codebook_from
 from tests.copying_model import Copier
+from tests.tiny_spae import tiny_spae_config
 
 transformers = pytest.importorskip("transformers", reason="language models need the extra lm")
 tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra lm")
@@ -126,19 +127,7 @@ def test_answers_do_not_depend_on_what_stands_beside_them(copier: FrozenLM) -> N
 
 def test_a_whole_evaluation_writes_figures_and_a_page(copier: FrozenLM, tmp_path: Path) -> None:
     words = ("red", "blue", "star", "ring")
-    config = SpaeConfig(
-        words=words,
-        language_model="",
-        dim=4,
-        layers=((1, 1, 1), (1, 2, 2)),
-        channels=(8,),
-        down=(),
-        encoder_blocks=(1,),
-        decoder_blocks=(1,),
-        middle_blocks=0,
-        fold=8,
-        norm_groups=4,
-    )
+    config = tiny_spae_config(words, fold=8)
     torch.manual_seed(0)
     spae = Spae(config).eval()
     spae.quantizer.set_codebook(codebook_from(torch.randn(4, 4)))

@@ -13,31 +13,14 @@ from kinolex.errors import ConfigError
 from kinolex.evaluation.multimodal import ATTRIBUTES, MultimodalProtocol, _words_right, evaluate_multimodal
 from kinolex.generation.decoding import DecodeConfig
 from kinolex.generation.multimodal import MultimodalGenerator
-from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.tokenizers.video import VideoTokenizer
-from kinolex.vocab import Vocabulary
-from tests.tiny_sound import tiny_sound_tokenizer
+from tests.tiny_poet import tiny_poet
 
 
 @pytest.fixture
 def generator(tiny_tokenizer: VideoTokenizer) -> MultimodalGenerator:
     torch.manual_seed(4)
-    config = MultimodalConfig(
-        video_tokenizer=tiny_tokenizer.fingerprint,
-        sound_tokenizer="5" * 64,
-        vocabulary=Vocabulary(text_size=len(WORDS), video_size=64, sound_codes=16, sound_levels=2),
-        words=WORDS,
-        width=32,
-        depth=1,
-        heads=2,
-        latent_frames=3,
-        sound_frames=40,
-        sound_frames_per_latent=50 / 3,
-        text_length=12,
-        lines=32,
-    )
-    model = MultimodalTransformer(config)
-    return MultimodalGenerator(model, tiny_tokenizer, tiny_sound_tokenizer(), "a" * 64)
+    return tiny_poet(tiny_tokenizer, WORDS, text_length=12, lines=32)
 
 
 def test_a_generator_that_has_learned_nothing_is_found_out(generator: MultimodalGenerator, tmp_path: Path) -> None:

@@ -16,12 +16,11 @@ from kinolex.generation.decoding import DecodeConfig
 from kinolex.generation.multimodal import MultimodalGenerator, Request, fulfil, load_multimodal, make_of
 from kinolex.media import read, write
 from kinolex.media.sound import read_sound, write_sound
-from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
+from kinolex.models.multimodal import MultimodalTransformer
 from kinolex.tasks.multimodal import TASKS
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Sound
-from kinolex.vocab import Vocabulary
-from tests.tiny_sound import tiny_sound_tokenizer
+from tests.tiny_poet import tiny_poet
 
 WORDS = ("red", "circle", "bounces", "twice", "wood")
 
@@ -30,22 +29,7 @@ WORDS = ("red", "circle", "bounces", "twice", "wood")
 def generator(tiny_tokenizer: VideoTokenizer) -> MultimodalGenerator:
     """Random weights: 9 frames of 16 lines at 12 a second beside 38 frames of sound."""
     torch.manual_seed(3)
-    config = MultimodalConfig(
-        video_tokenizer=tiny_tokenizer.fingerprint,
-        sound_tokenizer="5" * 64,
-        vocabulary=Vocabulary(text_size=5, video_size=64, video_factors=(8, 8), sound_codes=16, sound_levels=2),
-        words=WORDS,
-        width=32,
-        depth=1,
-        heads=2,
-        latent_frames=3,
-        sound_frames=40,
-        sound_frames_per_latent=50 / 3,
-        text_length=6,
-        lines=16,
-    )
-    model = MultimodalTransformer(config)
-    return MultimodalGenerator(model, tiny_tokenizer, tiny_sound_tokenizer(), "a" * 64)
+    return tiny_poet(tiny_tokenizer, WORDS)
 
 
 @pytest.fixture
