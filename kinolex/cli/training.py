@@ -72,7 +72,7 @@ def reproduce(
     from rich.console import Console
 
     from kinolex.errors import UsageError
-    from kinolex.training.claims import semantics
+    from kinolex.training.claims import semantics, super_resolution
     from kinolex.training.claims.claim import claim_flops, minutes
     from kinolex.training.claims.lab import Lab
     from kinolex.training.claims.run import CLAIMS, claim_named
@@ -85,18 +85,26 @@ def reproduce(
             facts[claim.name] = _cost(claim_flops([claim], size), minutes) + f"; {claim.statement}"
         probes = semantics.probes_flops(semantics.scale_named(scale))
         facts[semantics.NAME] = _cost(probes, minutes) + f"; {semantics.STATEMENT}"
-        facts["all"] = _cost(claim_flops([*CLAIMS.values()], size) + probes, minutes)
+        larger = super_resolution.training_flops(super_resolution.scale_named(scale))
+        facts[super_resolution.NAME] = _cost(larger, minutes) + f"; {super_resolution.STATEMENT}"
+        facts["all"] = _cost(claim_flops([*CLAIMS.values()], size) + probes + larger, minutes)
         show(facts, json)
         return
+    beside = (semantics.NAME, super_resolution.NAME)
     if not name:
-        raise UsageError(f"name a claim ({', '.join([*CLAIMS, semantics.NAME])}), or all; --list says what they are")
+        known = ", ".join([*CLAIMS, *beside])
+        raise UsageError(f"name a claim ({known}), or all; --list says what they are")
     lab = Lab(size, out, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
-    names = [*CLAIMS, semantics.NAME] if name == "all" else [name]
+    names = [*CLAIMS, *beside] if name == "all" else [name]
     for name in names:
         command = f"kinolex reproduce {name} --scale {scale} --device {device}"
         if name == semantics.NAME:
             scaled = semantics.scale_named(scale)
             result = semantics.reproduce_semantics(scaled, out, results, device=device, command=command, say=lab.say)
+        elif name == super_resolution.NAME:
+            result = super_resolution.reproduce_super_resolution(
+                super_resolution.scale_named(scale), out, results, device=device, command=command, say=lab.say
+            )
         else:
             result = tested(claim_named(name), size, out, results, command=command, lab=lab, say=lab.say)
         facts[name] = result["verdict"]

@@ -19,7 +19,16 @@ from kinolex.tasks.video import TASKS
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.tokenizers.video import VideoTokenizer
-from kinolex.training.claims import commit, diffusion, multitask, parallel, semantics, vocabulary, worlds
+from kinolex.training.claims import (
+    commit,
+    diffusion,
+    multitask,
+    parallel,
+    semantics,
+    super_resolution,
+    vocabulary,
+    worlds,
+)
 from kinolex.training.claims.arms import ENCODED, PIXEL_TASKS, Arm, arm_flops, arm_parameters, base_recipe
 from kinolex.training.claims.claim import Claim, Table, claim_flops, distinct, minutes
 from kinolex.training.claims.lab import Lab
@@ -428,7 +437,7 @@ def run(*arguments: object) -> int:
 def test_the_list_names_every_claim_and_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--list", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert set(listed) == {*CLAIMS, semantics.NAME, "all"}
+    assert set(listed) == {*CLAIMS, semantics.NAME, super_resolution.NAME, "all"}
     assert all("TFLOP" in line and "minutes" in line for line in listed.values())
 
 
