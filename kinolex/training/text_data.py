@@ -51,6 +51,9 @@ REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
 """While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it
 did: share of answers that are right from 0.11 to 0.92."""
 
+BLOCK_IDS, MOST_QUERIES = 12, 24
+"""Ids of a shown example besides its words; examples that a document asks about."""
+
 SHOWN, PROSE, ANSWER = 0, 1, 2
 """Text that is only shown, as random words that nobody could predict; text to predict; answers in patterns."""
 
@@ -184,14 +187,18 @@ class TextSet:
         return [("\n".join(lines), PROSE)]
 
     def _classes(self, dice: np.random.Generator) -> list[Piece]:
-        """Random bags of words, each with a random label; the query resembles one of the bags."""
+        """Random bags of words, each with a random label; queries resemble one of the bags each.
+
+        As many as fit into a row: each answer costs a whole block of words that teach nothing.
+        """
         ways, shots = int(dice.integers(2, 7)), int(dice.choice([1, 1, 1, 2, 3]))
         size = int(np.exp(dice.uniform(0, np.log(min(24, 90 // (ways * shots) + 2)))))
         bags = [self._random_words(dice, size) for _ in range(ways)]
         labels = self._random_labels(dice, ways)
         alike, moved = float(dice.uniform(0.35, 1.0)), bool(dice.random() < 0.5)
         rounds = [int(index) for _ in range(shots) for index in dice.permutation(ways)]
-        asked = [*rounds, *(int(index) for index in dice.integers(0, ways, int(dice.integers(2, 9))))]
+        fit = max(2, min(MOST_QUERIES, 300 // (size + BLOCK_IDS) - len(rounds)))
+        asked = [*rounds, *(int(index) for index in dice.integers(0, ways, int(dice.integers(2, fit + 1))))]
         named = bool(dice.random() < 0.6)
         pieces: list[Piece] = [(prompts.induction(labels), SHOWN)] if named else []
         for number, way in enumerate(asked):

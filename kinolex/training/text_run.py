@@ -43,6 +43,9 @@ class TextTrainConfig:
     """Ids per row in training."""
     repeating_steps: int = 0
     """First steps, in which text is full of words that are said again."""
+    embedding_steps: int | None = None
+    """First steps, in which the embeddings learn; then they stay, so that a word tokenizer made of them still fits. None
+    is all steps."""
     answer_weight: float = 4.0
     """Of an answer in a pattern against a word of prose: there are few of them and they teach the most."""
     optimizer: OptimizerConfig = field(
@@ -137,6 +140,8 @@ class TextTrainer(NetworkLoop[Any]):
         weights_N = torch.where(answers_N, self.config.answer_weight, 1.0)
         loss = (losses_N * weights_N).sum() / weights_N.sum()
         loss.backward()
+        if self.config.embedding_steps is not None and step >= self.config.embedding_steps:
+            self.model.embed_tokens.weight.grad = None
         self.update(step)
         right_N = (logits_NV.argmax(dim=1) == targets_N)[answers_N].float()
         prose = float(losses_N[~answers_N].detach().mean())
