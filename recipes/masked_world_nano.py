@@ -27,5 +27,5 @@ def config() -> GeneratorTrainConfig:
         sources=(DrawSource(name="worlds-64", clips=3000, crop=64, batch=16, share=1.0, max_bodies=2, conditions=1),),
         task_shares=(("frame-prediction", 0.12), ("class", 0.35), ("class-prediction", 0.08), ("encoded", 0.45)),
         clip_latents=7,
-        steps=2000,
+        steps=1450,
     )

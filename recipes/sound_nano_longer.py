@@ -1,6 +1,6 @@
 """sound-nano, second part: from the weights of sound_nano.py, in float32 and down to what is hardly heard.
 
-    kinolex train recipes/sound_nano_longer.py --data DATA --out runs/out/sound_nano_longer --init runs/out/sound_nano/weights
+    kinolex train recipes/sound_nano_longer.py --data DATA --out runs/out/sound_nano_longer --init FIRST/weights
 
 One CPU thread: 40 minutes. The first part leaves a hiss under everything, since bfloat16 rounds that coarsely.
 """

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kinolex.metrics.sound import WINDOWS_AND_BANDS, magnitudes, mel_filters
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundLossWeights:
     log_mel: float = 1.0
@@ -29,8 +30,8 @@ class SoundLossWeights:
 
 
 def spectral_terms(made_B1S: Tensor, real_B1S: Tensor, rate_hz: int, *, quiet: float) -> dict[str, Tensor]:
-    """log_mel: mean over scales of the mean |difference| of log10 (mel magnitudes + quiet). mel: of the magnitudes, relative.
-    waveform: mean |difference| over mean |real|."""
+    """log_mel: mean over scales of the mean |difference| of log10 (mel magnitudes + quiet). mel: of the magnitudes,
+    relative. waveform: mean |difference| over mean |real|."""
     made_BS, real_BS = made_B1S.squeeze(1), real_B1S.squeeze(1)
     logs, linears = [], []
     for window, bands in WINDOWS_AND_BANDS:

@@ -44,8 +44,8 @@ class TextTrainConfig:
     repeating_steps: int = 0
     """First steps, in which text is full of words that are said again."""
     embedding_steps: int | None = None
-    """First steps, in which the embeddings learn; then they stay, so that a word tokenizer made of them still fits. None
-    is all steps."""
+    """First steps, in which the embeddings learn; then they stay, so that a word tokenizer made of them still fits.
+    None is all steps."""
     answer_weight: float = 4.0
     """Of an answer in a pattern against a word of prose: there are few of them and they teach the most."""
     optimizer: OptimizerConfig = field(
