@@ -152,8 +152,10 @@ def generation(
     of_worlds = sets == (WORLDS,)
     model = model or (WORLDS_MODEL if of_worlds else DEFAULT)
     features = None if data is None else data / "perceptual" / "squeezenet_v1_0_imagenet.safetensors"
+    generator = load_generator(model).to(device)
     protocol = GenerationProtocol(
         sets=sets,
+        side=generator.model.config.lines,
         windows=windows,
         worlds=worlds,
         captions=captions,
@@ -165,9 +167,10 @@ def generation(
         tasks=tasks or PIXEL_TASKS,
     )
     counts = f"--worlds {worlds} --captions {captions}" if of_worlds else f"--windows {windows}"
+    counts += f" --guidance {guidance:g}" if guidance else ""
     with frames_bar("generation", "clips") as bar:
         result = evaluate_generation(
-            load_generator(model).to(device),
+            generator,
             data,
             protocol,
             out,

@@ -34,6 +34,7 @@ from kinolex.generation.multimodal import (
 )
 from kinolex.generation.verb import token_pieces
 from kinolex.masks import HIDDEN
+from kinolex.media.opening import check_place
 from kinolex.media.writer import FORMATS
 from kinolex.tasks.chaining import Chain, chain_of
 from kinolex.tasks.multimodal import Material, MultimodalTask, task_named
@@ -168,6 +169,7 @@ def fulfil_long(
             refuse_same(other, target)
     if target.suffix.lower() not in FORMATS:
         raise UsageError(f"a long video is written as {', '.join(FORMATS)}, not as {target.name}")
+    check_place(target)
     length = length_of(seconds, generator)
     task, material, like, _ = pose_request(request, generator)
     lines = generator.model.config.lines

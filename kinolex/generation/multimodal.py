@@ -23,6 +23,7 @@ from kinolex.errors import ConfigError, UsageError
 from kinolex.generation.decoding import DecodeConfig, OnSpan, decode_sequence
 from kinolex.masks import HIDDEN
 from kinolex.media import fit_short_side, probe, read, write
+from kinolex.media.files import check_target
 from kinolex.media.opening import replacing
 from kinolex.media.resample import resample_sound
 from kinolex.media.sound import read_sound, write_sound
@@ -343,6 +344,7 @@ def fulfil(
     if (task.asked == ("text",)) != (target.suffix.lower() == ".txt"):
         wanted = "words: name a .txt file" if task.asked == ("text",) else "no words: name a video, image or sound file"
         raise UsageError(f"{task.name} makes {wanted}, not {target}")
+    check_target(target, *([".txt"] if task.asked == ("text",) else sorted(SOUND_SUFFIXES)))
     made, source = make_of(request, generator, config, on_span=on_span)
     if made.text is None:
         _write(made, source, target)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kinolex import checkpoint, hub
 from kinolex.api import OnFrames, refuse_same, reported, write_stream
-from kinolex.errors import ConfigError, TokenError, UsageError
+from kinolex.errors import ConfigError, TokenError, UnknownModel, UsageError
 from kinolex.generation.multimodal import MultimodalGenerator
 from kinolex.generation.windows import window_seed
 from kinolex.masks import HIDDEN
@@ -275,6 +275,11 @@ def load_upscaler(name: str | Path = DEFAULT, tokenizer: str | Path | None = Non
         UnknownModel: nothing has that name, or its tokenizer is not among the shipped ones.
         CheckpointError, ConfigError: damaged, no super-resolution, or made for another tokenizer.
     """
+    if name == DEFAULT and DEFAULT not in hub.shipped(checkpoint.SUPER_RESOLUTION):
+        raise UnknownModel(
+            f"{DEFAULT} is not shipped with this version; train it by recipes/upscale_world_nano.py and give its "
+            "folder as --model"
+        )
     model, fingerprint = checkpoint.load_module(hub.locate(name), checkpoint.SUPER_RESOLUTION)
     assert isinstance(model, SuperResolution)
     return Upscaler(model, hub.load(tokenizer or hub.name_of(model.config.tokenizer)), fingerprint)

@@ -10,6 +10,7 @@ import torch
 
 from kinolex.errors import UnsupportedMedia, UsageError
 from kinolex.media.image import IMAGE_CODECS, write_image
+from kinolex.media.opening import check_place
 from kinolex.media.sound import track_of
 from kinolex.media.video import VideoReader
 from kinolex.media.writer import FORMATS, VideoWriter
@@ -61,6 +62,21 @@ def read(path: str | os.PathLike[str], *, start_s: float = 0.0, max_frames: int 
     return clip.with_sound(track_of(path, start_s=start, length_s=length))
 
 
+def check_target(path: str | os.PathLike[str], *others: str) -> None:
+    """Raise what `write` would of a name, before anything is made for it.
+
+    Args:
+        others: suffixes besides those of pictures that are good, too.
+
+    Raises:
+        UnsupportedMedia: another suffix, or a folder. MissingFile: the folder does not exist.
+    """
+    check_place(path)
+    suffix, good = Path(path).suffix.lower(), [*FORMATS, *IMAGE_CODECS, *others]
+    if suffix not in good:
+        raise UnsupportedMedia(f"cannot write {suffix or 'a file without suffix'}; use one of {', '.join(good)}")
+
+
 def write(clip: Clip, path: str | os.PathLike[str], *, quality: int | None = None) -> None:
     """Write a clip in the format that the suffix names.
 
@@ -81,10 +97,7 @@ def write(clip: Clip, path: str | os.PathLike[str], *, quality: int | None = Non
     if suffix in IMAGE_CODECS:
         write_image(clip, path, quality=quality)
         return
-    if suffix not in FORMATS:
-        raise UnsupportedMedia(
-            f"cannot write {suffix or 'a file without suffix'}; use one of {', '.join([*FORMATS, *IMAGE_CODECS])}"
-        )
+    check_target(path)
     with VideoWriter(
         path, fps=clip.fps, height=clip.height, width=clip.width, sound=clip.sound, quality=quality
     ) as writer:

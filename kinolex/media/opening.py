@@ -134,14 +134,24 @@ def thread_count() -> int:
     return min(usable, MAX_THREADS)
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name in the same folder; it becomes `path` on a clean exit and vanishes on any other."""
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise what `replacing` would, before any work is done for a file that could not be written.
+
+    Raises:
+        MissingFile: there is no such folder. UnsupportedMedia: it is a folder itself.
+    """
     target = Path(path)
     if not target.parent.is_dir():
         raise MissingFile(f"cannot write {target}: there is no folder {target.parent}; create it first")
     if target.is_dir():
         raise UnsupportedMedia(f"cannot write {target}: it is a folder; give the name of a file")
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name in the same folder; it becomes `path` on a clean exit and vanishes on any other."""
+    target = Path(path)
+    check_place(target)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
     except OSError as error:
