@@ -349,7 +349,7 @@ def test_the_demo_leaves_video_tokens_and_a_page_that_needs_nothing_else(
     files = {"in.mp4", "out.mp4", "tokens.safetensors", "report.html", "tasks", "sound", "words"}
     assert {path.name for path in out.iterdir()} == files
     assert {path.name for path in (out / "tasks").iterdir()} == {*(f"{name}.mp4" for name in TASKS), "sheet.png"}
-    assert read(out / "tasks" / "inpaint-central.mp4").frames_TCHW.shape == (17, 3, 128, 128)
+    assert read(out / "tasks" / "inpaint-central.mp4").frames_TCHW.shape == (17, 3, 64, 64)
     original, restored = read(out / "in.mp4"), read(out / "out.mp4")
     assert restored.frames_TCHW.shape == original.frames_TCHW.shape and restored.sound is not None
     assert original.sound is not None and float(original.sound.samples_CS.abs().max()) > 0.05

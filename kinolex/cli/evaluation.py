@@ -116,6 +116,7 @@ def generation(
     schedule: str = "cosine",
     settle_temperature: float = 4.5,
     guidance: float = 0.0,
+    caption_guidance: float = 3.0,
     seed: int = 0,
     device: str = "cpu",
     json: bool = False,
@@ -138,7 +139,8 @@ def generation(
         steps: passes of the network per window.
         schedule: how fast tokens are settled.
         settle_temperature: noise on which tokens are settled first.
-        guidance: how strongly task and words are followed.
+        guidance: how strongly the tasks are followed.
+        caption_guidance: how strongly captions are.
         seed: of everything drawn.
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
@@ -163,6 +165,7 @@ def generation(
         schedule=schedule,
         settle_temperature=settle_temperature,
         guidance=guidance,
+        caption_guidance=caption_guidance,
         seed=seed,
         tasks=tasks or PIXEL_TASKS,
     )

@@ -68,9 +68,12 @@ class GenerationProtocol:
     schedule: str = "cosine"
     settle_temperature: float = 4.5
     guidance: float = 0.0
+    caption_guidance: float = 3.0
+    """Of the worlds asked for by caption: words need it more than pixels do."""
     seed: int = 0
     bootstrap_draws: int = 10_000
-    version: int = 1
+    version: int = 2
+    """1 asked for an action by a word that captions of one body do not have ("bounce", not "bounces")."""
 
     def __post_init__(self) -> None:
         if (WORLDS in self.sets) != (self.sets == (WORLDS,)):
@@ -215,8 +218,8 @@ def _ask(generator: MaskedGenerator, number: int, protocol: GenerationProtocol) 
         torch.zeros(protocol.frames, 3, protocol.side, protocol.side, dtype=torch.uint8), worlds.WorldConfig().fps
     )
     posed: Posed = pose(TASKS["class"], black, generator.tokenizer.encode, generator.tokenizer.pixels_per_token)
-    config = replace(protocol.config, seed=protocol.seed * 10**6 + number)
-    text = f"a {size} {colour} {shape} {action}"
+    config = replace(protocol.config, guidance=protocol.caption_guidance, seed=protocol.seed * 10**6 + number)
+    text = f"a {size} {colour} {shape} {action}s"
     tokens: Tokens = generator.generate(posed, config, text=text)
     found = judge(generator.tokenizer.decode(tokens), Asked(action=action, shape=shape, colour=colour, size=size))
     right = {key: float(getattr(found, key)) for key in ("number", "colour", "shape", "size", "motion")}

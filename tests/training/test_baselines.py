@@ -79,7 +79,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(kind: NetworkKind, tmp_
         return steps(step, drawn)
 
     first._step = stopped  # type: ignore[method-assign]
-    first.config = replace(first.config, save_every=1)
+    first.save_every = 1
     with pytest.raises(RuntimeError):
         first.run()
     resumed = trainer(kind, tmp_path / "parts")

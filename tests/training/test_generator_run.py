@@ -306,6 +306,6 @@ def test_the_recipe_of_worlds_loads_and_knows_every_word_of_its_captions() -> No
 
 
 def test_a_generator_trains_in_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "world_size", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="a generator trains in one process"):
         recipes.train_from_recipe(ROOT / "recipes" / "masked_world_nano.py", tmp_path, tmp_path / "out")
