@@ -11,13 +11,25 @@ from pathlib import Path
 
 MAX_BYTES = 1 << 26
 _ORIENTATION = 0x0112
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM")
+_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 _STARTS = ((b"Exif\0\0", 6), (b"eXIf", 4), (b"EXIF", 8))  # JPEG and most WebP, PNG chunk, WebP chunk
+
+
+def is_image_file(file: Path) -> bool:
+    """Whether a file begins as JPEG, PNG, WebP, TIFF, BMP, AVIF or HEIF do."""
+    with file.open("rb") as stream:
+        head = stream.read(12)
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    return head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP") or brand in _IMAGE_BRANDS
 
 
 def exif_orientation(file: Path) -> int | None:
     """The tag's value, 1 to 8, or None if there is none."""
     with file.open("rb") as stream:
         data = stream.read(MAX_BYTES)
+    if data[4:8] == b"ftyp":  # AVIF and HEIF turn by a box of their own, which FFmpeg gives as the frame's angle
+        return None
     for mark, length in _STARTS:
         place = data.find(mark)
         if place >= 0:

@@ -10,6 +10,7 @@ Pixels that are not square stay as stored; nothing is stretched.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from kinolex.media.exif import exif_orientation
+from kinolex.media.exif import exif_orientation, is_image_file
 
 HD_LINES = 720
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
@@ -59,11 +60,15 @@ def has_alpha(frame: VideoFrame) -> bool:
 def orientation_of(frame: VideoFrame, file: Path) -> Orientation:
     """How to turn the stored picture so that it stands upright (nearest multiple of 90 degrees).
 
-    From the display matrix of the frame; where PyAV cannot give it, from the EXIF tag of the file or the angle alone.
+    From the display matrix of the frame; of an image file, or where PyAV cannot give it, from the EXIF tag of the file
+    or the angle alone.
     """
-    try:
-        items: list[Any] = list(frame.side_data)  # the stubs take this for a mapping
-    except ValueError:
+    # PyAV 18.1 crashes when it frees side data among which is a colour profile, as many images have one.
+    items: list[Any] | None = None
+    if not is_image_file(file):
+        with suppress(ValueError):
+            items = list(frame.side_data)  # the stubs take this for a mapping
+    if items is None:
         tag = exif_orientation(file)
         turns = round(-frame.rotation / 90) % 4
         return EXIF_ORIENTATIONS[tag - 1] if tag is not None else CLOCKWISE_TURNS[turns]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -164,3 +167,17 @@ def test_gif_with_uneven_delays_is_variable(tmp_path) -> None:
     for tick, colour in enumerate(first_pixel):
         shown = max(index for index, start in enumerate(starts) if start <= tick / clip.fps)
         assert colour == [0, 1, 2, 0][shown]
+
+
+def test_an_image_with_a_colour_profile_is_read_and_the_process_ends_well(tmp_path: Path) -> None:
+    plain, profiled = tmp_path / "plain.png", tmp_path / "profiled.png"
+    write(Clip(torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), Fraction(1)), plain)
+    body = b"iCCP" + b"a profile\0\0" + zlib.compress(bytes(3144))
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    data = plain.read_bytes()
+    profiled.write_bytes(data[:33] + chunk + data[33:])  # after the signature and the header
+    code = f"from kinolex.media import read; import gc; print(read({str(profiled)!r}).frames_TCHW.shape); gc.collect()"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0 and "8, 8" in done.stdout, (done.returncode, done.stderr)
