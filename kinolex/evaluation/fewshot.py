@@ -11,8 +11,6 @@ Source: Yu et al. 2023, SPAE, arXiv 2306.17842; papers.md section 5.3.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +25,7 @@ from kinolex.data.pictures import Picture, load_picture
 from kinolex.errors import ConfigError
 from kinolex.evaluation.episodes import SETS, Episode, EpisodeList, episode_list
 from kinolex.evaluation.page import note, page, section, table, write_text
-from kinolex.evaluation.protocol import FORMAT, command_line, commit, hardware, summarise, write_result
+from kinolex.evaluation.protocol import FORMAT, Hashed, command_line, commit, hardware, summarise, write_result
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tasks import prompts
 from kinolex.tasks.prompts import Example
@@ -46,7 +44,7 @@ OnEpisodes = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FewShotProtocol:
+class FewShotProtocol(Hashed):
     """Which questions are asked, and how."""
 
     sets: tuple[str, ...] = SETS
@@ -68,11 +66,6 @@ class FewShotProtocol:
     def __post_init__(self) -> None:
         if not self.sets or not self.ways or not self.layers or min(*self.layers, self.episodes, self.shots) < 1:
             raise ConfigError(f"few-shot questions need sets, ways, layers, shots and episodes, got {self}")
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def words_of_pictures(spae: Spae, pictures: Sequence[Picture], layers: int) -> list[list[str]]:

@@ -9,8 +9,6 @@ A distance to the one true clip punishes every other possible future; distances 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +25,14 @@ from kinolex.data.worlds.truth import Asked, judge
 from kinolex.errors import UsageError
 from kinolex.evaluation.generation_page import Sample, generation_page
 from kinolex.evaluation.page import write_text
-from kinolex.evaluation.protocol import ReconstructionProtocol, make_result, select_entries, summarise, write_result
+from kinolex.evaluation.protocol import (
+    Hashed,
+    ReconstructionProtocol,
+    make_result,
+    select_entries,
+    summarise,
+    write_result,
+)
 from kinolex.generation import GenerateConfig, MaskedGenerator
 from kinolex.generation.pixels import put_back
 from kinolex.media import fit_short_side, read
@@ -49,7 +54,7 @@ OnClips = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GenerationProtocol:
+class GenerationProtocol(Hashed):
     """Which clips, which tasks, which way of drawing."""
 
     sets: tuple[str, ...] = ("clips", "sequences")
@@ -80,11 +85,6 @@ class GenerationProtocol:
             raise UsageError(f"worlds are measured by themselves, got sets {self.sets}")
         if min(self.side, self.frames, self.windows, self.worlds, self.steps) < 1 or self.captions < 0:
             raise UsageError(f"a protocol needs positive sizes, got {self}")
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def config(self) -> GenerateConfig:

@@ -10,11 +10,9 @@ of the same caption. No network judges, but for digits.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from kinolex.evaluation.ask import ask, through_tokenizers
 from kinolex.evaluation.digits import train_judges
 from kinolex.evaluation.drift import drift_of
 from kinolex.evaluation.multimodal_digits import evaluate_digits
-from kinolex.evaluation.protocol import make_result, write_result
+from kinolex.evaluation.protocol import Hashed, make_result, write_result
 from kinolex.evaluation.world_sync import SILENT, sync_scores, watched
 from kinolex.generation.decoding import DecodeConfig
 from kinolex.generation.long import fulfil_long
@@ -39,7 +37,7 @@ ATTRIBUTES = ("number", "colour", "shape", "size", "motion", "times", "floor", "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MultimodalProtocol:
+class MultimodalProtocol(Hashed):
     """Which captions, how they are drawn, and what is asked besides."""
 
     captions: int = 40
@@ -62,11 +60,6 @@ class MultimodalProtocol:
             raise ConfigError(f"a protocol needs at least two captions and one body, got {self}")
         if self.digits < 0 or not (self.long_s == 0 or 2 <= self.long_s < math.inf):
             raise ConfigError(f"digits are counted from 0 and a long video lasts two seconds or more, got {self}")
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def evaluate_multimodal(

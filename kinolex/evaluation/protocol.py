@@ -38,8 +38,20 @@ RESIZE_KERNEL = "area: antialiased bilinear down, bilinear up, rounded to uint8"
 COVERAGE = 0.95
 
 
+class Hashed:
+    """Base of the dataclasses that say what a result was measured by: the same hash, comparable results."""
+
+    __slots__ = ()
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of all fields."""
+        fields = asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReconstructionProtocol:
+class ReconstructionProtocol(Hashed):
     """Which frames are compared, and with what."""
 
     sets: tuple[str, ...] = ("clips", "sequences")
@@ -64,11 +76,6 @@ class ReconstructionProtocol:
             raise ConfigError(f"this version resizes by {RESIZE_KERNEL!r} only, got {self.resize!r}")
         if not self.sets or min(self.lines, self.distance_every_nth, self.bootstrap_draws, self.max_frames or 1) < 1:
             raise ConfigError(f"a protocol needs at least one set and positive sizes, got {self}")
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def with_features(self, path: str | Path | None) -> tuple[ReconstructionProtocol, SqueezeNetFeatures | None]:
         """The protocol naming this backbone file, and the network. Errors as SqueezeNetFeatures."""

@@ -6,11 +6,9 @@ file --mono, resample--> reference --tokenizer, first levels--> sound'          
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from torch import Tensor
 from kinolex import metrics
 from kinolex.data.sounds import SoundEntry, scan_sounds
 from kinolex.errors import ConfigError, DataError, MediaError, UsageError
-from kinolex.evaluation.protocol import make_result, summarise, write_result
+from kinolex.evaluation.protocol import Hashed, make_result, summarise, write_result
 from kinolex.media.opus import decode_opus, encode_opus
 from kinolex.media.resample import resample_sound
 from kinolex.metrics.sound import WINDOWS_AND_BANDS, multi_scale_mel_distance, pesq_mos, si_sdr_db, stoi
@@ -35,7 +33,7 @@ def speech_judges() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SoundProtocol:
+class SoundProtocol(Hashed):
     """Which files are compared, at which rates, and with what."""
 
     sets: tuple[str, ...] = ("fsdd", "esc10")
@@ -65,11 +63,6 @@ class SoundProtocol:
             raise ConfigError(f"this version measures with {WINDOWS_AND_BANDS} only, got {self.windows_and_bands}")
         if self.max_files is not None and self.max_files < 1:
             raise ConfigError(f"max_files must be at least 1, got {self.max_files}; leave it out for all")
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def evaluate_sound(

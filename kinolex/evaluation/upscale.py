@@ -11,10 +11,9 @@ use. What is in a picture is measured without any network.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from kinolex import metrics
 from kinolex.data.worlds import WorldConfig, asked_of, judge_each, render
 from kinolex.errors import ConfigError
-from kinolex.evaluation.protocol import make_result, write_result
+from kinolex.evaluation.protocol import Hashed, make_result, write_result
 from kinolex.generation.super_resolution import UpscaleConfig, Upscaler
 from kinolex.metrics import SqueezeNetFeatures
 from kinolex.models.super_resolution import FACTOR
@@ -37,7 +36,7 @@ ATTRIBUTES = ("number", "colour", "shape", "size", "motion")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UpscaleProtocol:
+class UpscaleProtocol(Hashed):
     """Which worlds, how their large tokens are drawn, and with what they are compared."""
 
     worlds: int = 40
@@ -73,11 +72,6 @@ class UpscaleProtocol:
             seed=config.seed,
             **fields,
         )
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,6 @@ evaluation must not import training.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +20,7 @@ import torch
 
 from kinolex.errors import UsageError
 from kinolex.evaluation.page import write_text
-from kinolex.evaluation.protocol import make_result, write_result
+from kinolex.evaluation.protocol import Hashed, make_result, write_result
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_page import understanding_page
 from kinolex.evaluation.understanding_scores import accuracy, confusion, ratio, said_of_items, wanted_of_items
@@ -46,7 +44,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UnderstandingProtocol:
+class UnderstandingProtocol(Hashed):
     """Which clips, which probes, and how they learn."""
 
     sets: tuple[SetConfig, ...] = tuple(SetConfig(name=name) for name in SETS)
@@ -68,11 +66,6 @@ class UnderstandingProtocol:
             raise UsageError(f"inputs are compared with {RAW}: give it and others of {', '.join(INPUTS)}")
         if not self.sets or not self.seeds or not self.kinds or not set(self.kinds) <= set(KINDS):
             raise UsageError(f"give at least one set, one seed and one kind of {', '.join(KINDS)}")
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def evaluate_understanding(

@@ -7,8 +7,6 @@ Rows are found by what made them, so a run that was killed goes on, and claims s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +16,7 @@ from typing import Any
 from kinolex import checkpoint, hub
 from kinolex.errors import UsageError
 from kinolex.evaluation.page import Html, note, page, section, table, write_text
-from kinolex.evaluation.protocol import make_result, summarise, write_result
+from kinolex.evaluation.protocol import Hashed, make_result, summarise, write_result
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.training.claims import commit, diffusion, multitask, parallel, vocabulary
 from kinolex.training.claims.arms import Arm, arm_flops, arm_parameters
@@ -35,7 +33,7 @@ NOT_FIGURES = ("key", "name", "arm", "seed", "train_seconds", "measure_seconds",
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimProtocol:
+class ClaimProtocol(Hashed):
     """All that must agree before two results of a claim may be compared."""
 
     claim: str
@@ -49,11 +47,6 @@ class ClaimProtocol:
     bootstrap_draws: int = 10_000
     """Of the intervals of `mean`, over seeds; rules use the t-interval."""
     version: int = VERSION
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def claim_named(name: str) -> Claim:

@@ -8,8 +8,6 @@ trains no generator and stands beside the other claims, not among their arms.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinolex import hub
 from kinolex.errors import UsageError
 from kinolex.evaluation.page import Html, note, page, section, table, write_text
-from kinolex.evaluation.protocol import make_result, write_result
+from kinolex.evaluation.protocol import Hashed, make_result, write_result
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_scores import said_of_items, wanted_of_items
 from kinolex.evaluation.understanding_sets import FRAMES, SIDE, LabelledClips, SetConfig, labelled_set
@@ -80,7 +78,7 @@ SCALES: dict[str, SemanticsScale] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SemanticsProtocol:
+class SemanticsProtocol(Hashed):
     """All that must agree before two results may be compared."""
 
     scale: SemanticsScale
@@ -91,11 +89,6 @@ class SemanticsProtocol:
     seed: int = 0
     bootstrap_draws: int = 10_000
     version: int = VERSION
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def scale_named(name: str) -> SemanticsScale:

@@ -10,8 +10,6 @@ beside the other claims, not among their arms.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kinolex import checkpoint, hub, metrics
 from kinolex.errors import UsageError
 from kinolex.evaluation.page import note, page, section, table, write_text
-from kinolex.evaluation.protocol import make_result, write_result
+from kinolex.evaluation.protocol import Hashed, make_result, write_result
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.upscale import UpscaleProtocol, enlarge_worlds
 from kinolex.generation.super_resolution import UpscaleConfig, Upscaler
@@ -115,7 +113,7 @@ SCALES: dict[str, UpscaleScale] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimProtocol:
+class ClaimProtocol(Hashed):
     """All that must agree before two results may be compared."""
 
     scale: UpscaleScale
@@ -126,11 +124,6 @@ class ClaimProtocol:
     seed: int = 0
     bootstrap_draws: int = 10_000
     version: int = VERSION
-
-    @property
-    def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def scale_named(name: str) -> UpscaleScale:
