@@ -222,9 +222,11 @@ def save_lm(folder: str | Path, lm: FrozenLM, *, card: str) -> None:
         UsageError: the folder holds other files.
     """
     folder = Path(folder).resolve()
-    # Tied weights are one tensor under two names.
-    tied = set(getattr(lm.model, "_tied_weights_keys", None) or ())
-    state = {name: tensor for name, tensor in lm.model.state_dict().items() if name not in tied}
+    # Tied weights are one tensor under two names, of which the first is stored.
+    places: dict[int, str] = {}
+    for name, tensor in lm.model.state_dict().items():
+        places.setdefault(tensor.data_ptr(), name)
+    state = {name: tensor for name, tensor in lm.model.state_dict().items() if places[tensor.data_ptr()] == name}
     with _replacing(folder) as temporary:
         lm.model.config.save_pretrained(temporary)
         lm.tokenizer.save_pretrained(temporary)
@@ -248,7 +250,9 @@ def load_lm(folder: str | Path) -> FrozenLM:
     except Exception as error:  # its loaders raise whatever their many parsers raise
         raise CheckpointError(f"{folder} cannot be loaded as a language model: {error}") from error
     model.tie_weights()
-    wrong = set(lacks) - set(getattr(model, "_tied_weights_keys", None) or ()) | set(foreign)
+    whole = model.state_dict()
+    found = {whole[name].data_ptr() for name in weights if name in whole}
+    wrong = {name for name in lacks if whole[name].data_ptr() not in found} | set(foreign)
     if wrong:
         raise CheckpointError(f"{folder}: {INT8} does not fit its {CONFIG}: {', '.join(sorted(wrong)[:3])}")
     return FrozenLM(model, tokenizer)

@@ -18,7 +18,8 @@ from kinolex.errors import CheckpointError, MissingFile, UnknownModel, UsageErro
 from kinolex.tokenizers import magvit, magvit2, recurrent
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig
-from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig
+from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
+from kinolex.tokenizers.quantizers.vq import VectorQuantizer
 
 TINY = AutoencoderConfig(
     channels=(8, 8),
@@ -238,3 +239,23 @@ def test_a_network_of_another_kind_is_refused_by_name(folder: Path) -> None:
         checkpoint.load_module(folder)
     with pytest.raises(UsageError, match="Linear cannot be saved"):
         checkpoint.save(folder, torch.nn.Linear(2, 2), card="")
+
+
+def test_int8_leaves_out_what_codebooks_need_for_training_alone(tmp_path: Path) -> None:
+    """Also of a codebook that learns by gradient, which has no sums."""
+    for decay in (0.9, None):
+        config = replace(TINY, quantizer=VQConfig(codebook_size=16, dim=8, ema_decay=decay))
+        torch.manual_seed(0)
+        model = Autoencoder3D(config)
+        model.quantizer.unused_for_V += 7
+        folder = tmp_path / str(decay)
+        checkpoint.save(folder, model, card="", dtype=torch.int8)
+
+        loaded, _ = checkpoint.load_module(folder)
+
+        stored = load_file(folder / "model.safetensors")
+        assert not [name for name in stored if name.endswith(checkpoint.STATISTICS)]
+        quantizer = loaded.quantizer
+        assert isinstance(quantizer, VectorQuantizer) and int(quantizer.unused_for_V.sum()) == 0
+        if decay is not None:
+            assert torch.equal(quantizer.ema_sum_VD, quantizer.codebook) and bool((quantizer.ema_count_V == 1).all())

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
@@ -28,6 +28,7 @@ from kinolex.training.optimizer import Optimizers
 from kinolex.training.sound_adversarial import SoundAdversary, SoundDiscriminatorConfig
 from kinolex.training.sound_losses import SoundLossWeights, spectral_terms
 
+Precision = Literal["bfloat16", "float32"]
 LATENTS_PER_CODE = 8
 """From which the codes of a level start."""
 
@@ -50,7 +51,7 @@ class SoundTrainConfig:
     world_fraction: float = 0.0
     shares: tuple[float, ...] | None = None
     """Of the collections; None draws them by the root of their lengths."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     """Of the arithmetic of a step. The rounding of bfloat16 is a hiss 50 decibels below the signal, under which nothing
     is learned; float32 takes 1.4 times as long on a CPU with bfloat16 instructions."""
     losses: SoundLossWeights = field(default_factory=SoundLossWeights)
@@ -67,6 +68,8 @@ class SoundTrainConfig:
                 f"warm_steps and adversarial_steps are parts of {self.steps} steps, got {self.warm_steps} and "
                 f"{self.adversarial_steps}"
             )
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
         if not 0.0 <= self.world_fraction <= 1.0:
             raise ConfigError(f"world_fraction must be in 0..1, got {self.world_fraction}")
 

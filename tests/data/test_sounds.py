@@ -142,3 +142,20 @@ def test_what_cannot_be_drawn_is_refused(collection: Path, tmp_path: Path) -> No
         SoundLoader([], config, rate_hz=16_000)
     with pytest.raises(ConfigError, match="world_fraction"):
         SoundLoaderConfig(crop=10, batch=1, seed=0, world_fraction=1.5)
+
+
+def test_shares_say_which_pack_is_heard(collection: Path, tmp_path: Path) -> None:
+    loud, quiet = tmp_path / "loud", tmp_path / "quiet"
+    for folder, level in ((loud, 0.5), (quiet, 0.001)):
+        folder.mkdir()
+        write_sound(Sound(torch.full((1, 4_000), level), 8_000), folder / "a.wav")
+        build_sound_pack(scan_sounds(folder), tmp_path / f"{folder.name}-pack", rate_hz=8_000)
+    packs = [SoundPack.open(tmp_path / f"{folder.name}-pack") for folder in (loud, quiet)]
+    for shares, heard in (((1.0, 0.0), 0.4), ((0.0, 1.0), 0.0)):
+        config = SoundLoaderConfig(crop=500, batch=16, seed=0, shares=shares, gain_db=(0.0, 0.0))
+        batch_B1S = SoundLoader(packs, config, rate_hz=8_000).batch(0)
+        assert bool((batch_B1S.amax(dim=-1) > 0.4).all() if heard else (batch_B1S.amax(dim=-1) < 0.01).all())
+    with pytest.raises(ConfigError, match="2 packs need as many shares"):
+        SoundLoader(packs, SoundLoaderConfig(crop=500, batch=1, seed=0, shares=(1.0,)), rate_hz=8_000)
+    with pytest.raises(ConfigError, match="nor all 0"):
+        SoundLoaderConfig(crop=500, batch=1, seed=0, shares=(0.0, 0.0))

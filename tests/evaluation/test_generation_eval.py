@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from kinolex.data import worlds
+from kinolex.data.worlds.scene import describe, draw_scene
 from kinolex.errors import UsageError
 from kinolex.evaluation import GenerationProtocol, evaluate_generation
 from kinolex.evaluation.generation import trivial
-from kinolex.generation import MaskedGenerator
+from kinolex.generation import GenerateConfig, MaskedGenerator
+from kinolex.tasks.base import Posed
 from kinolex.tasks.video import TASKS
-from kinolex.types import Clip
+from kinolex.types import Clip, Tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore::kinolex.metrics.distribution.FewSamplesWarning")
 
@@ -91,3 +93,28 @@ def test_the_same_seed_gives_the_same_figures(tiny_generator: MaskedGenerator) -
     )
     first, second = (evaluate_generation(tiny_generator, None, protocol)["clips"] for _ in range(2))
     assert first == second
+
+
+def test_captions_ask_in_words_that_captions_of_one_body_have(
+    tiny_generator: MaskedGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def listen(self: MaskedGenerator, posed: Posed, config: GenerateConfig, *, text: str = "") -> Tokens:
+        asked.extend([text] if text else [])
+        return generate(self, posed, config)
+
+    generate = MaskedGenerator.generate
+    monkeypatch.setattr(MaskedGenerator, "generate", listen)
+    protocol = GenerationProtocol(
+        sets=("worlds",), tasks=("inpaint-central",), side=32, frames=9, worlds=2, captions=30, steps=1
+    )
+    evaluate_generation(tiny_generator, None, protocol)
+    one_body = worlds.WorldConfig(max_bodies=1)
+    known = {
+        word
+        for seed in range(400)
+        for word in describe(draw_scene(seed, one_body), one_body.duration_s).replace(",", "").split()
+    }
+    assert len(asked) == 30 and {word for text in asked for word in text.split()} <= known
+    assert protocol.caption_guidance > 0

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from kinolex import api, checkpoint, hub
 from kinolex.errors import CheckpointError, TokenError, UnknownModel, UsageError
 from kinolex.models.frozen_lm import FrozenLM, Prefix
+from kinolex.tokenizers.spae import codebook_from
 
 transformers = pytest.importorskip("transformers", reason="language models need the extra lm")
 tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra lm")
@@ -158,3 +160,42 @@ def test_wrong_calls_are_refused(lm: FrozenLM) -> None:
     with pytest.raises(TokenError, match="must lie in"):
         lm.generate(prefix, 2, allowed=[340])
     assert isinstance(prefix.select([2, 2]), Prefix) and prefix.select([2, 2]).rows == 2
+
+
+def test_a_model_of_int8_rows_is_nearly_the_same_and_a_damaged_one_is_refused(lm: FrozenLM, tmp_path: Path) -> None:
+    checkpoint.save_lm(tmp_path / "small", lm, card="# small\n")
+    again = hub.load_lm(tmp_path / "small")
+
+    ids_BL = torch.tensor([PROMPTS[2]])
+    apart = float((again.logits(ids_BL) - lm.logits(ids_BL)).abs().max())
+    assert 0 < apart < 0.05 * float(lm.logits(ids_BL).abs().max())
+    assert again.encode(TEXT[0]) == lm.encode(TEXT[0]) and (tmp_path / "small" / "README.md").is_file()
+    checkpoint.save_lm(tmp_path / "small", again, card="# again\n")  # an earlier one is replaced
+    assert hub.load_lm(tmp_path / "small").fingerprint == again.fingerprint
+    weights = tmp_path / "small" / checkpoint.INT8
+    kept = load_file(weights)
+    for name in ("model.norm.weight", "transformer.ln_f.weight"):
+        kept.pop(name, None)
+    save_file(kept, weights)
+    with pytest.raises(CheckpointError, match=r"does not fit its config\.json"):
+        hub.load_lm(tmp_path / "small")
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        hub.load_lm(tmp_path / "small")
+
+
+def test_the_shipped_model_looks_back_and_its_embeddings_are_those_of_the_shipped_words() -> None:
+    shipped = hub.load_lm("text-nano")
+    words = shipped.word_ids()
+    dice = torch.Generator().manual_seed(0)
+    said_L = torch.tensor(words)[torch.randint(len(words), (24,), generator=dice)]
+    logits_LV = shipped.logits(said_L.repeat(3)[None])[0]
+    assert float((logits_LV[24:-1].argmax(dim=1) == said_L.repeat(3)[25:]).float().mean()) > 0.9
+
+    spae, _ = hub.load_spae("spae-nano")
+
+    assert spae.config.language_model == shipped.fingerprint
+    assert spae.config.words == tuple(shipped.decode([index])[1:] for index in words)
+    wanted_VD = codebook_from(shipped.embeddings_VD[words])
+    # Rows of int8 move a vector by a hundredth of its length at most.
+    torch.testing.assert_close(spae.quantizer.codebook, wanted_VD, atol=0.03, rtol=0)

@@ -137,3 +137,38 @@ def test_a_recipe_becomes_a_tokenizer_that_loads_by_its_folder(tmp_path: Path, m
     assert tokenizer.decode(tokens).num_samples == 500
     with pytest.raises(CheckpointError, match="no tokenizer"):
         checkpoint.load(weights)
+
+
+def test_a_quiet_difference_counts_only_where_it_is_asked_for() -> None:
+    real_B1S = torch.zeros(1, 1, 4_000)
+    hiss_B1S = 1e-6 * torch.randn(1, 1, 4_000, generator=torch.Generator().manual_seed(0))
+    coarse, fine = (float(spectral_terms(hiss_B1S, real_B1S, 8_000, quiet=quiet)["log_mel"]) for quiet in (1e-4, 1e-6))
+    assert fine > 5 * coarse
+
+
+def test_training_goes_on_from_given_weights_in_float32(tmp_path: Path) -> None:
+    first = SoundTrainer(config(), [], tmp_path / "first")
+    first.run()
+    checkpoint.save(tmp_path / "weights", first.average, card="", dtype=torch.int8)
+    recipe = tmp_path / "longer.py"
+    recipe.write_text(
+        "from dataclasses import replace\nfrom tests.training.test_sound_run import config as first\n"
+        "def config():\n    return replace(first(), steps=2, warm_steps=0, adversarial_steps=0, precision='float32')\n"
+    )
+
+    weights = train_from_recipe(recipe, tmp_path, tmp_path / "out", init=tmp_path / "weights")
+
+    before, after = (hub.load_sound(folder).model for folder in (tmp_path / "weights", weights))
+    assert all(bool(level.is_initialised) for level in after.quantizer.levels)
+    nearness = [
+        float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+        for a, b in zip(before.parameters(), after.parameters(), strict=True)
+        if a.ndim > 1
+    ]
+    assert min(nearness) > 0.9
+    other = tmp_path / "other.py"
+    other.write_text(recipe.read_text().replace("steps=2,", "steps=2, model=replace(first().model, direct=False),"))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train_from_recipe(other, tmp_path, tmp_path / "more", init=tmp_path / "weights")
+    with pytest.raises(ConfigError, match="precision must be one of bfloat16, float32, got 'half'"):
+        replace(config(), precision="half")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,28 @@ def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None
     (folder / "text" / "tinyshakespeare.txt").unlink()
     with pytest.raises(DataError, match="tinyshakespeare"):
         read_sources(folder)
+
+
+def test_embeddings_stay_once_their_steps_are_over(folder: Path, tmp_path: Path) -> None:
+    trainer = TextTrainer(TextTrainConfig(**(vars_of(TINY) | {"embedding_steps": 2})), folder, tmp_path / "run")
+    seen = [trainer.model.embed_tokens.weight.clone()]
+    layer = [trainer.model.layers[0].mlp.up_proj.weight.clone()]
+    for step in range(4):
+        trainer._step(*trainer.text.batch(0, step, 3, 64), step)
+        seen.append(trainer.model.embed_tokens.weight.clone())
+        layer.append(trainer.model.layers[0].mlp.up_proj.weight.clone())
+    moved = [not torch.equal(before, after) for before, after in pairwise(seen)]
+    assert moved == [True, True, False, False]
+    assert all(not torch.equal(before, after) for before, after in pairwise(layer))
+
+
+def test_the_first_steps_read_more_that_is_said_again(folder: Path, tmp_path: Path) -> None:
+    """Of a row of such text most ids are answers; of the others few."""
+    config = TextTrainConfig(**(vars_of(TINY) | {"rows": 12, "length": 120, "repeating_steps": 2}))
+    trainer = TextTrainer(config, folder, tmp_path / "run")
+    asked: list[float] = []
+    trainer._step = lambda _ids, parts, _step: asked.append(float((parts == ANSWER).float().mean())) or {}  # type: ignore[assignment,func-returns-value,misc]
+    trainer.run()
+    assert min(asked[:2]) > max(asked[2:])
+    said = trainer.text._repeats(np.random.default_rng(1))
+    assert said[1][0].startswith(said[0][0]) and said[1][1] == ANSWER and said[0][1] == SHOWN
