@@ -38,8 +38,9 @@ from kinolex.compression import (
 )
 from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
 from kinolex.errors import MissingFile, StreamError, UsageError
-from kinolex.media import VideoReader, VideoWriter, probe, resize_frames, write
+from kinolex.media import VideoReader, VideoWriter, holds_pictures, probe, resize_frames, write
 from kinolex.media.opening import replacing
+from kinolex.media.sound import read_sound as read_sound_file
 from kinolex.media.sound import track_of
 from kinolex.metrics import PSNR_CAP_DB, bits_per_pixel
 from kinolex.tokenizers.sound import SoundTokenizer
@@ -376,7 +377,11 @@ def info(source: str | Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return {"kind": "klx", **describe(file)}
     if path.is_file() or (path.suffix and not path.is_dir()):
-        facts = probe(path)  # raises the named error for a file that is not there
+        if not holds_pictures(path):  # raises the named error for a file that is not there
+            sound = read_sound_file(path)
+            facts_of_sound = {"samples": sound.num_samples, "rate_hz": sound.rate_hz, "duration_s": sound.duration_s}
+            return {"kind": "sound", "path": str(path), **facts_of_sound, "channels": len(sound.samples_CS)}
+        facts = probe(path)
         values = {name: getattr(facts, name) for name in facts.__slots__}
         plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in values.items()}
         return {"kind": "media", **plain}

@@ -217,7 +217,10 @@ def test_the_help_comes_within_a_second_and_imports_no_torch() -> None:
     assert "roundtrip" in result.stdout
 
 
-def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(
+    tmp_path: Path, model: str, number: signal.Signals
+) -> None:
     generator = torch.Generator().manual_seed(0)
     frames_TCHW = torch.randint(0, 256, (1200, 3, 16, 16), generator=generator, dtype=torch.uint8)
     frames_TCHW = frames_TCHW.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
@@ -233,7 +236,7 @@ def test_an_interrupt_gives_exit_code_130_and_leaves_nothing(tmp_path: Path, mod
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("*out*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, message = process.communicate(timeout=300)
     assert process.returncode == 130, message
     assert "interrupted" in message and "Traceback" not in message

@@ -64,5 +64,5 @@ def test_held_out_worlds_are_measured(shipped: Path, tmp_path: Path, capsys: pyt
 def test_tasks_whose_pictures_cannot_be_enlarged_say_so(
     shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
 ) -> None:
-    assert run("generate", "--task", task, "--from", tmp_path / "in.mp4", "--upscale", tmp_path / "out.mp4") == 2
+    assert run("generate", "--task", task, "--from", tmp_path / "in.mp4", "--upscale", "x", tmp_path / "out.mp4") == 2
     assert f"{task} has no use for --upscale" in capsys.readouterr().err

@@ -7,8 +7,11 @@ Exit codes: 0 done, 1 an examination found something wrong (doctor, data check),
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import tyro
 
@@ -79,6 +82,19 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
 }
 
 
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as of `timeout` or a machine that shuts down, cleans up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _run(commands: dict[str, Callable[..., None]], arguments: list[str], name: str) -> int:
     """Call the command that the arguments name; the exit code."""
     from kinolex.errors import KinolexError
@@ -87,7 +103,8 @@ def _run(commands: dict[str, Callable[..., None]], arguments: list[str], name: s
     for command, function in commands.items():
         app.command(name=command)(function)
     try:
-        app.cli(args=arguments or ["--help"], prog=name, use_underscores=False)
+        with _ended_as_interrupted():
+            app.cli(args=arguments or ["--help"], prog=name, use_underscores=False)
     except KinolexError as error:
         print(f"kinolex: {error}", file=sys.stderr)
         return 2

@@ -38,7 +38,7 @@ def generate(
     guidance: float = 0.0,
     halton: bool = False,
     window: int | None = None,
-    upscale: bool = False,
+    upscale: str | None = None,
     seed: int = 0,
     growth: Path | None = None,
     device: str = "cpu",
@@ -50,7 +50,7 @@ def generate(
 
     Or: kinolex generate --text "a small red ball bounces twice on wood" --seconds 10 out.mp4
 
-    Or: kinolex generate --text "a small red ball bounces twice on wood" --upscale out.mp4
+    Or: kinolex generate --text "a small red ball bounces twice on wood" --upscale OUT/weights out.mp4
 
     Or: kinolex generate --sound-for in.mp4 out.mp4
 
@@ -77,7 +77,7 @@ def generate(
         target: .mp4, .webm, .gif; .png where one frame is made; .wav, .flac, .ogg where sound is made; .txt for words.
         task: what is given and what is asked, see above; by default text-to-both for words alone, else
             frame-prediction.
-        source: a video, GIF or image to start from; only "class" needs none.
+        source: a video, GIF or image to start from; "class" and what is made from words or sound need none.
         text: a class or caption for class and class-prediction; an unknown word brings a list of those that are known.
         sound_for: a video that gets a sound: the task video-to-sound.
         picture_for: a sound file, or a video with sound, that gets pictures: the task sound-to-video.
@@ -105,7 +105,8 @@ def generate(
         halton: settle tokens in an even order instead of the surest first.
         window: tokens that a pass of poet-world-nano looks at, by default 1; more take fewer passes, and what comes is
             as likely as one by one.
-        upscale: go on from the tokens of poet-world-nano to a picture of twice its lines, as `kinolex upscale` does.
+        upscale: a super-resolution model (shipped name, folder, or hub repository): goes on from the tokens of
+            poet-world-nano to a picture of twice its lines, as `kinolex upscale` does.
         seed: the same seed makes the same video.
         growth: an image that shows what was settled after every pass.
         device: cpu, cuda, cuda:1, mps.
@@ -146,8 +147,8 @@ def generate(
         window = 1 if window is None else window
         decoding = DecodeConfig(text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
         multimodal = load_multimodal(model or POET).to(device)
-        if upscale:
-            multimodal = enlarging(multimodal, load_upscaler().to(device), UpscaleConfig(seed=seed))
+        if upscale is not None:
+            multimodal = enlarging(multimodal, load_upscaler(upscale).to(device), UpscaleConfig(seed=seed))
         if seconds is not None:
             with frames_bar(task) as bar:
                 made = fulfil_long(request, seconds, target, multimodal, decoding, on_frames=bar)

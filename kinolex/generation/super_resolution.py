@@ -277,8 +277,8 @@ def load_upscaler(name: str | Path = DEFAULT, tokenizer: str | Path | None = Non
     """
     if name == DEFAULT and DEFAULT not in hub.shipped(checkpoint.SUPER_RESOLUTION):
         raise UnknownModel(
-            f"{DEFAULT} is not shipped with this version; train it by recipes/upscale_world_nano.py and give its "
-            "folder as --model"
+            f"{DEFAULT} is not shipped with this version; train it by recipes/upscale_world_nano.py and name the "
+            "folder of its weights"
         )
     model, fingerprint = checkpoint.load_module(hub.locate(name), checkpoint.SUPER_RESOLUTION)
     assert isinstance(model, SuperResolution)
