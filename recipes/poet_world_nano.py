@@ -1,25 +1,23 @@
-"""poet-world-nano: VideoPoet's tasks on procedural worlds and spoken digits: words, pictures and sound in one sequence.
+"""poet-world-nano: VideoPoet's tasks on procedural worlds: captions, pictures and sound in one sequence.
 
 source    Kondratyuk et al. 2023, VideoPoet, arXiv 2312.14125
-command   kinolex train recipes/poet_world_nano.py --data DIR --out OUT --init poet-world-nano
+command   kinolex train recipes/poet_world_nano.py --data DIR --out OUT
 hardware  two CPU cores with bfloat16 instructions
 
-Of DIR digits/ and fsdd/ are used; worlds are rendered. Clips have 17 frames at 12 a second, so that bodies have time to
-bounce twice; of worlds with 41 the middle teaches how long videos go on. The weights that it starts from were trained
-on worlds alone, pictures first; without --init more steps are needed. Drawing takes a sixth of a second of one core
-per clip, once; a step takes a second and a half of one core.
+Nothing of DIR is used; the worlds are rendered, 17 frames at 12 a second, so that bodies have time to bounce twice.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from kinolex.data.spoken_digits import POET_WORDS
+from kinolex.data.worlds.labels import WORDS
 from kinolex.models.multimodal import PRESETS
 from kinolex.training.multimodal_draws import MaterialSource
 from kinolex.training.multimodal_run import MixStage, MultimodalTrainConfig
 from kinolex.vocab import Vocabulary
 
+STILL_FIRST = (("text-to-image", 0.5), ("text-to-both", 0.3), ("video-to-sound", 0.1), ("unconditional", 0.1))
 ALL = (
     ("text-to-both", 0.4),
     ("text-to-video", 0.1),
@@ -36,24 +34,15 @@ ALL = (
     ("describe", 0.03),
 )
 ASKED_MOST = (("text-to-both", 0.75), ("video-to-sound", 0.1), ("describe", 0.05), ("image-to-video", 0.1))
-OF_DIGITS = (
-    ("text-to-both", 0.5),
-    ("video-to-sound", 0.15),
-    ("sound-to-video", 0.15),
-    ("describe", 0.1),
-    ("text-to-image", 0.05),
-    ("image-to-video", 0.05),
-)
-OF_MIDDLES = (("continuation", 0.85), ("future-prediction", 0.15))
 
 
 def config() -> MultimodalTrainConfig:
     network = replace(
         PRESETS["nano"],
         vocabulary=Vocabulary(
-            text_size=len(POET_WORDS), video_size=4096, video_factors=(64, 64), sound_codes=1024, sound_levels=4
+            text_size=len(WORDS), video_size=4096, video_factors=(64, 64), sound_codes=1024, sound_levels=4
         ),
-        words=POET_WORDS,
+        words=WORDS,
         video_digits=(4,) * 6,
         latent_frames=5,
         sound_frames=71,
@@ -64,14 +53,11 @@ def config() -> MultimodalTrainConfig:
         video_tokenizer="magvit2-world-nano",
         sound_tokenizer="sound-nano",
         network=network,
-        sources=(
-            MaterialSource(name="worlds-64", clips=4000, share=0.75),
-            MaterialSource(name="digits-64", kind="spoken-digits", clips=1200, share=0.15, tasks=OF_DIGITS),
-            MaterialSource(name="long-worlds-64", clips=800, frames=41, middles=True, share=0.1, tasks=OF_MIDDLES),
-        ),
+        sources=(MaterialSource(name="worlds-64", clips=4000),),
         stages=(
+            MixStage(name="pictures first", steps=400, shares=STILL_FIRST),
             MixStage(name="all tasks", steps=2000, shares=ALL),
-            MixStage(name="what is asked most", steps=1000, shares=ASKED_MOST),
+            MixStage(name="what is asked most", steps=600, shares=ASKED_MOST),
         ),
         batch_tokens=8 * 640,
     )

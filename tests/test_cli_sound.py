@@ -202,3 +202,18 @@ def test_options_that_ask_for_several_tasks_are_refused(
 
     assert ended.value.code == 2 and "leave out" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_info_of_a_sound_says_how_long_and_how_it_is(
+    sound: Sound, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sound(sound, tmp_path / "a.wav")
+    assert run("info", tmp_path / "a.wav", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert {key: facts[key] for key in ("kind", "samples", "rate_hz", "channels", "duration_s")} == {
+        "kind": "sound",
+        "samples": 22_050,
+        "rate_hz": 44_100,
+        "channels": 2,
+        "duration_s": 0.5,
+    }

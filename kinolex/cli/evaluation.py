@@ -171,6 +171,7 @@ def generation(
     )
     counts = f"--worlds {worlds} --captions {captions}" if of_worlds else f"--windows {windows}"
     counts += f" --guidance {guidance:g}" if guidance else ""
+    counts += f" --caption-guidance {caption_guidance:g}" if of_worlds else ""
     with frames_bar("generation", "clips") as bar:
         result = evaluate_generation(
             generator,
@@ -231,7 +232,8 @@ def sound(
             protocol,
             out,
             model_name=name,
-            command=f"kinolex eval sound --data DIR --model {name}",
+            command=f"kinolex eval sound --data DIR --model {name}"
+            + ("" if max_files is None else f" --max-files {max_files}"),
             on_files=bar,
         )
     shown = ("mel_distance", "si_sdr_db", " kbps", "stoi", "pesq_mos")

@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """A tour of what there is: a clip and its sound into tokens and back, tasks, words; with a report to look at.
 
-    Needs no data, and about two minutes.
+    Needs no data, and about a minute.
 
     Example: kinolex demo --out out/demo
 

@@ -155,6 +155,6 @@ def test_a_run_starts_from_weights_with_fewer_words_and_resumes_without_them(
 
 
 def test_the_recipe_says_which_collection_is_missing(tmp_path: Path) -> None:
-    recipe = Path(__file__).resolve().parents[2] / "recipes" / "poet_world_nano.py"
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "poet_world_nano_longer.py"
     with pytest.raises(DataError, match=r"digits; docs/data\.md"):
         train_from_recipe(recipe, tmp_path, tmp_path / "out")
