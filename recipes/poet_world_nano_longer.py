@@ -1,12 +1,12 @@
-"""poet-world-nano, second part: from the weights of poet_world_nano.py, with spoken digits and the middle of long clips.
+"""poet-world-nano, second part: from weights of poet_world_nano.py, with spoken digits and the middle of long clips.
 
 source    Kondratyuk et al. 2023, VideoPoet, arXiv 2312.14125
 command   kinolex train recipes/poet_world_nano_longer.py --data DIR --out OUT --init FIRST/weights
 hardware  one CPU core with bfloat16 instructions, 80 minutes
 
-Of DIR digits/ and fsdd/ are used; worlds are rendered. Clips have 17 frames at 12 a second; of worlds with 41 the middle
-teaches how long videos go on. Drawing takes a sixth of a second of one core per clip, once; a step takes a second and a
-half of one core.
+Of DIR digits/ and fsdd/ are used; worlds are rendered. Clips have 17 frames at 12 a second; of worlds with 41 the
+middle teaches how long videos go on. Drawing takes a sixth of a second of one core per clip, once; a step takes a
+second and a half of one core.
 """
 
 from __future__ import annotations
