@@ -209,7 +209,6 @@ def _moving(image_HW: NDArray[np.uint8], config: DigitConfig, dice: np.random.Ge
     rows, columns = np.flatnonzero(image_HW.max(axis=1)), np.flatnonzero(image_HW.max(axis=0))
     ink_HW = torch.from_numpy(image_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / 255.0).float()
     scale = heights * side / max(ink_HW.shape)
-    # A quarter of the picture is drawn outside the box, so that places between pixels can be looked up.
     tall, wide = (max(1.0, length * scale) for length in ink_HW.shape)
     start, speed = dice.uniform(size=2), dice.uniform(0.15, 0.5, size=2) * dice.choice([-1, 1], size=2)
     times_T = np.arange(config.frames) / float(config.fps)
