@@ -50,6 +50,7 @@ def reproduce(
     scale: str = "nano",
     out: Path = Path("runs/out/claims"),
     results: Path = Path("results"),
+    workers: int | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
@@ -65,6 +66,7 @@ def reproduce(
         scale: nano for two CPU cores, small for a GPU, tiny to see that it runs.
         out: gets networks, tokens and finished rows.
         results: gets reproduce_NAME.json and reproduce_NAME.html.
+        workers: networks that are trained at once, each in a process; one per core of a CPU, at most four.
         device: cpu, cuda, cuda:1, mps.
         json: print verdicts as JSON.
     """
@@ -75,6 +77,7 @@ def reproduce(
     from kinolex.training.claims import semantics, super_resolution
     from kinolex.training.claims.claim import claim_flops, minutes
     from kinolex.training.claims.lab import Lab
+    from kinolex.training.claims.pairs import workers_for
     from kinolex.training.claims.run import CLAIMS, claim_named
     from kinolex.training.claims.run import reproduce as tested
     from kinolex.training.claims.scales import scale_named
@@ -94,6 +97,7 @@ def reproduce(
     if not name:
         known = ", ".join([*CLAIMS, *beside])
         raise UsageError(f"name a claim ({known}), or all; --list says what they are")
+    at_once = workers_for(device, workers)
     lab = Lab(size, out, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
     names = [*CLAIMS, *beside] if name == "all" else [name]
     for name in names:
@@ -106,7 +110,8 @@ def reproduce(
                 super_resolution.scale_named(scale), out, results, device=device, command=command, say=lab.say
             )
         else:
-            result = tested(claim_named(name), size, out, results, command=command, lab=lab, say=lab.say)
+            claim = claim_named(name)
+            result = tested(claim, size, out, results, command=command, lab=lab, workers=at_once, say=lab.say)
         facts[name] = result["verdict"]
         for one in result["findings"]:
             figures = f"{one['ratio']:.3g} ({one['low']:.3g} to {one['high']:.3g}), needed {one['needed']}"

@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 
 from kinolex.evaluation.page import Html
 from kinolex.training.claims.arms import Arm, arm_flops
-from kinolex.training.claims.lab import Lab
 from kinolex.training.claims.measures import Figures
+from kinolex.training.claims.pairs import Measure
 from kinolex.training.claims.rules import Finding
 from kinolex.training.claims.scales import FLOPS_PER_SECOND, Scale
-
-Measure = Callable[[Lab, Arm, int], Figures]
-"""(lab, arm, seed) -> figures by name. The same function of the same arm is measured once for all claims."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +46,8 @@ class Claim:
     charts: Callable[[Table], list[Html]]
     compared: Callable[[Scale], list[tuple[str, ...]]] = field(default=lambda scale: [])
     """Arms that must cost the same; none: all."""
+    timed: tuple[str, ...] = ()
+    """Arms whose measure reads a clock: nothing else runs beside it."""
 
     def measure(self, arm: Arm) -> Measure:
         return self.measures.get(arm.name) or self.measures[""]

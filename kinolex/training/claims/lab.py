@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kinolex import checkpoint, hub
+from kinolex.data.packs import Pack
 from kinolex.evaluation.page import write_text
 from kinolex.evaluation.row_store import row_key
 from kinolex.generation.baselines import Question, step_fn, velocity_fn
@@ -47,6 +48,7 @@ from kinolex.training.claims.worlds import (
 )
 from kinolex.training.engine import Trainer
 from kinolex.training.generator_run import GeneratorTrainer
+from kinolex.training.token_draws import Drawn
 
 AT_ONCE = 16
 """Clips that are sampled together."""
@@ -161,12 +163,21 @@ class Lab:
             )
         return decode_many(tokenizer, torch.cat(parts))
 
-    def _train(self, arm: Arm, seed: int, folder: Path) -> None:
-        tokenizer = self.tokenizer(arm, seed)
-        network = arm.config.network
+    def prepare(self, arm: Arm, seed: int) -> None:
+        """What training an arm reads and other arms read, too: tokens by the shipped tokenizer, or worlds in a pack."""
+        if self.is_trained(arm, seed):
+            return
+        if arm.tokenizer is None:
+            self._drawn(arm, seed)
+        else:
+            self._pack()
+
+    def _drawn(self, arm: Arm, seed: int) -> list[Drawn]:
+        """The worlds that are trained on, in the arm's tokens."""
+        tokenizer, network = self.tokenizer(arm, seed), arm.config.network
         tasks = ENCODED if any(name in ENCODED for name, _ in arm.config.task_shares) or not network.words else ()
         data = row_key(tokenizer.fingerprint, tasks, network.words, self.scale.clips, self.scale.side)
-        drawn = drawn_clips(
+        return drawn_clips(
             self.trained_on,
             tokenizer,
             tasks,
@@ -175,7 +186,13 @@ class Lab:
             self.folder / "tokens" / f"{data}.safetensors",
             lambda done, total: self.say(f"tokens of {done} of {total} worlds") if done % 320 == 0 else None,
         )
-        trainer = GeneratorTrainer(arm.config, tokenizer, {}, folder, device=self.device, drawn={"worlds": drawn})
+
+    def _pack(self) -> Pack:
+        return write_pack(self.trained_on, self.folder / f"worlds-{self.scale.clips}-{self.scale.side}")
+
+    def _train(self, arm: Arm, seed: int, folder: Path) -> None:
+        tokenizer, drawn = self.tokenizer(arm, seed), {"worlds": self._drawn(arm, seed)}
+        trainer = GeneratorTrainer(arm.config, tokenizer, {}, folder, device=self.device, drawn=drawn)
         with _Clock(folder):
             trainer.run()
         trainer.save_weights(folder / "weights", f"# {arm.name}, seed {seed}\n")
@@ -183,8 +200,7 @@ class Lab:
 
     def _train_tokenizer(self, arm: Arm, folder: Path) -> None:
         assert arm.tokenizer is not None
-        pack = write_pack(self.trained_on, self.folder / f"worlds-{self.scale.clips}-{self.scale.side}")
-        trainer = Trainer(arm.tokenizer, [pack], folder, device=self.device)
+        trainer = Trainer(arm.tokenizer, [self._pack()], folder, device=self.device)
         with _Clock(folder):
             model = trainer.run()
         checkpoint.save(folder / "weights", model.cpu(), card=f"# Tokenizer of {arm.name}\n")

@@ -57,4 +57,5 @@ CLAIM = Claim(
     measures={PARALLEL: prediction_by_passes, ONE_BY_ONE: prediction_and_seconds},
     judge=judge,
     charts=charts,
+    timed=(ONE_BY_ONE,),
 )

@@ -23,6 +23,7 @@ from kinolex.training.claims.arms import Arm, arm_flops, arm_parameters
 from kinolex.training.claims.claim import Claim, Table, distinct
 from kinolex.training.claims.lab import Lab, Say
 from kinolex.training.claims.measures import FEATURES, VERSION, readable
+from kinolex.training.claims.pairs import Measure, ahead, measured_pair
 from kinolex.training.claims.rules import COVERAGE, Finding, verdict
 from kinolex.training.claims.scales import Scale
 
@@ -65,6 +66,7 @@ def reproduce(
     device: str = "cpu",
     command: str | None = None,
     lab: Lab | None = None,
+    workers: int = 1,
     say: Say = lambda _line: None,
 ) -> dict[str, Any]:
     """Test one claim, or go on where an earlier call stopped.
@@ -73,6 +75,7 @@ def reproduce(
         folder: networks, tokens and rows; finished pairs of arm and seed found there are kept.
         results: gets reproduce_NAME.json and its page; None writes nothing.
         lab: that an earlier claim of the same scale and folder used.
+        workers: pairs that are trained at once, each in a process.
 
     Returns:
         A result in the schema of kinolex.evaluation.protocol with `verdict`, `findings` and `arms`.
@@ -82,15 +85,18 @@ def reproduce(
     """
     lab = lab or Lab(scale, folder, device=device, say=say)
     store, arms = RowStore(folder / scale.name / "rows.jsonl"), claim.arms(scale)
-    pairs = [(arm, seed) for seed in scale.seeds for arm in arms]
-    rows: list[dict[str, Any]] = []
+    pairs = [(arm, seed, claim.measure(arm)) for seed in scale.seeds for arm in arms]
+    keys = [row_key(measure.__name__, lab.key(arm, seed), arm.passes, _measured(scale)) for arm, seed, measure in pairs]
+    todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if store.get(key) is None}
     clock = _Eta(claim, lab, arms, say)
-    for number, (arm, seed) in enumerate(pairs, start=1):
-        key = row_key(claim.measure(arm).__name__, lab.key(arm, seed), arm.passes, _measured(scale))
+    if workers > 1 and len(todo) > 1:
+        _work_ahead(claim, lab, store, todo, workers, clock)
+    rows: list[dict[str, Any]] = []
+    for number, (key, (arm, seed, measure)) in enumerate(zip(keys, pairs, strict=True), start=1):
         row = store.get(key)
         if row is None:
             clock.tell(number, len(pairs), arm, seed)
-            row = store.put(key, _pair(claim, lab, arm, seed))
+            row = store.put(key, measured_pair(lab, arm, seed, measure))
             clock.done(arm, seed)
         # Claims that share a network and a measure call the arm by names of their own.
         rows.append(row | {"name": f"{arm.name}, seed {seed}", "arm": arm.name})
@@ -183,18 +189,19 @@ def _arms(result: dict[str, Any]) -> Html:
     return table(["arm", "TFLOP of training", "parameters", *columns], rows, caption="means over seeds")
 
 
-def _pair(claim: Claim, lab: Lab, arm: Arm, seed: int) -> dict[str, Any]:
-    lab.network(arm, seed)
-    began = time.monotonic()
-    figures = claim.measure(arm)(lab, arm, seed)
-    return {
-        **figures,
-        "arm": arm.name,
-        "seed": seed,
-        "training_flops": arm_flops(arm, lab.scale),
-        "train_seconds": lab.train_seconds(arm, seed),
-        "measure_seconds": time.monotonic() - began,
-    }
+def _work_ahead(
+    claim: Claim, lab: Lab, store: RowStore, todo: dict[str, tuple[Arm, int, Measure]], workers: int, clock: _Eta
+) -> None:
+    """Pairs by their keys, several at once; what is timed is trained only."""
+    keys = {(arm.name, seed): key for key, (arm, seed, _) in todo.items()}
+    pairs = [(arm, seed, None if arm.name in claim.timed else measure) for arm, seed, measure in todo.values()]
+    pairs = [(arm, seed, measure) for arm, seed, measure in pairs if measure or not lab.is_trained(arm, seed)]
+    clock.say(f"{claim.name}: {len(pairs)} pairs of arm and seed, {workers} at a time")
+    for number, ((arm, seed, _), row) in enumerate(ahead(lab, pairs, workers), start=1):
+        if row is not None:
+            store.put(keys[arm.name, seed], row)
+        clock.done(arm, seed)
+        clock.tell(number, len(pairs), arm, seed)
 
 
 def _figures(row: dict[str, Any]) -> dict[str, Any]:
