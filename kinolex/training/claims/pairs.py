@@ -1,0 +1,111 @@
+"""A row for every pair of arm and seed: trained, then measured; several pairs at once in processes of their own.
+
+(arm, seed, measure) --Lab--> row              pairs --workers--> rows as they are done
+
+What is timed is left to the one process that asked: nothing else runs when it measures.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from kinolex.errors import UsageError
+from kinolex.training.claims.arms import Arm, arm_flops
+from kinolex.training.claims.lab import Lab
+from kinolex.training.claims.measures import Figures
+from kinolex.training.claims.scales import Scale
+
+Measure = Callable[[Lab, Arm, int], Figures]
+"""(lab, arm, seed) -> figures by name. The same function of the same arm is measured once for all claims."""
+Pair = tuple[Arm, int, Measure | None]
+"""Arm, seed, and what is measured; None: trained only."""
+
+MOST_WORKERS = 4
+"""If nobody says how many: each holds all worlds."""
+
+
+def workers_for(device: str, asked: int | None) -> int:
+    """Processes that train at once: one per core on a CPU, where a network of this size keeps one core busy.
+
+    Raises:
+        UsageError: fewer than one.
+    """
+    if asked is not None and asked < 1:
+        raise UsageError(f"--workers must be at least 1, got {asked}")
+    if asked is None:
+        return min(_cores(), MOST_WORKERS) if device == "cpu" else 1
+    return asked
+
+
+def measured_pair(lab: Lab, arm: Arm, seed: int, measure: Measure) -> dict[str, Any]:
+    """The row of one pair, trained now if it was not."""
+    lab.network(arm, seed)
+    began = time.monotonic()
+    figures = measure(lab, arm, seed)
+    return {
+        **figures,
+        "arm": arm.name,
+        "seed": seed,
+        "training_flops": arm_flops(arm, lab.scale),
+        "train_seconds": lab.train_seconds(arm, seed),
+        "measure_seconds": time.monotonic() - began,
+    }
+
+
+def ahead(lab: Lab, pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair, dict[str, Any] | None]]:
+    """Pairs as they are done, with their rows; no two may share a network.
+
+    Raises:
+        KeyboardInterrupt: asked to stop; the workers save what they are at first.
+    """
+    for arm, seed, _ in pairs:
+        # Made once, by all threads, instead of by every process.
+        lab.prepare(arm, seed)
+    # Forked children of a process whose OpenMP threads have run would hang.
+    context = multiprocessing.get_context("spawn")
+    facts = (lab.scale, lab.folder.parent, lab.device, max(1, _cores() // workers))
+    with ProcessPoolExecutor(min(workers, len(pairs)), context, _open_lab, facts) as pool:
+        jobs = {pool.submit(_work, *pair): pair for pair in pairs}
+        try:
+            for job in as_completed(jobs):
+                yield jobs[job], job.result()
+        except BaseException:
+            # Their own signal: training stops after the step and saves.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_LAB: Lab | None = None
+"""Of a worker: tokenizers and worlds stay for its next pair."""
+
+
+def _open_lab(scale: Scale, folder: Path, device: str, threads: int) -> None:
+    global _LAB  # a pool's initializer has no other way to leave something behind
+    # Ctrl-C in a terminal is for the process that started this one, which passes it on.
+    if hasattr(os, "setsid"):
+        os.setsid()
+    torch.set_num_threads(threads)
+    _LAB = Lab(scale, folder, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
+
+
+def _work(arm: Arm, seed: int, measure: Measure | None) -> dict[str, Any] | None:
+    assert _LAB is not None
+    if measure is None:
+        _LAB.network(arm, seed)
+        return None
+    return measured_pair(_LAB, arm, seed, measure)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
