@@ -230,6 +230,11 @@ def save_lm(folder: str | Path, lm: FrozenLM, *, card: str) -> None:
     with _replacing(folder) as temporary:
         lm.model.config.save_pretrained(temporary)
         lm.tokenizer.save_pretrained(temporary)
+        vocabulary = temporary / "tokenizer.json"
+        if vocabulary.is_file():
+            # Written for reading, an id a line, it is twice as large as what it says.
+            whole = json.loads(vocabulary.read_text(encoding="utf-8"))
+            vocabulary.write_text(json.dumps(whole, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
         (temporary / INT8).write_bytes(serialise(_stored(state, torch.int8), {"format": FORMAT}))
         (temporary / CARD).write_text(card, encoding="utf-8")
 

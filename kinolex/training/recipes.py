@@ -341,9 +341,11 @@ def _text(config: TextTrainConfig, order: Order) -> None:
 
 
 def _spae(config: SpaeTrainConfig, order: Order) -> None:
-    trainer = SpaeTrainer(config, hub.load_lm(config.language_model), order.data, order.out)
+    start = hub.load_spae(config.start)[0] if config.start else None
+    trainer = SpaeTrainer(config, hub.load_lm(config.language_model), order.data, order.out, start=start)
     sets, words = ", ".join(name for name, _ in config.sets), Path(config.language_model).name
-    _run(trainer, order, f" on pictures of {sets} (train), with the words of {words}")
+    begun_from = f", from the weights of {config.start}" if config.start else ""
+    _run(trainer, order, f" on pictures of {sets} (train), with the words of {words}{begun_from}")
 
 
 def _in_one_process(who: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kinolex.errors import ConfigError
+from kinolex.errors import CheckpointError, ConfigError
 from kinolex.layers.conv3d import channels_last
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.models.frozen_lm import FrozenLM
@@ -39,6 +39,8 @@ class SpaeTrainConfig:
 
     language_model: str
     """Whose words and embeddings make the codebook: shipped name, folder or hub repository."""
+    start: str = ""
+    """A trained word tokenizer of the same shape and words to go on from; empty: from nothing."""
     layers: tuple[tuple[int, int, int], ...]
     channels: tuple[int, ...]
     down: tuple[tuple[int, int], ...]
@@ -100,16 +102,25 @@ class SpaeTrainer(NetworkLoop[Spae]):
     Args:
         data: folder of the sets; perceptual/ in it makes the teacher and the perceptual loss, without it words are
             the told ones alone and appearance is pixels alone.
+        start: weights to go on from.
 
     Raises:
         MissingFile, DataError: a set is not there.
-        CheckpointError: the folder holds a run of another recipe or language model.
+        CheckpointError: the folder holds a run of another recipe or language model, or start has another shape.
     """
 
-    def __init__(self, config: SpaeTrainConfig, lm: FrozenLM, data: Path, folder: Path) -> None:
+    def __init__(
+        self, config: SpaeTrainConfig, lm: FrozenLM, data: Path, folder: Path, *, start: Spae | None = None
+    ) -> None:
         self.config = config
         torch.manual_seed(config.seed)
         model = channels_last(Spae(config.network(lm)))
+        if start is not None:
+            if start.config != model.config:
+                raise CheckpointError(
+                    f"{config.start} has another shape or other words than the recipe's; choose weights that fit it"
+                )
+            model.load_state_dict(start.state_dict())
         model.quantizer.set_codebook(codebook_from(lm.embeddings_VD[lm.word_ids()]))
         self.perceptual: PerceptualLoss | None = None
         teacher = None

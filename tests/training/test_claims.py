@@ -33,6 +33,7 @@ from kinolex.training.claims.arms import ENCODED, PIXEL_TASKS, Arm, arm_flops, a
 from kinolex.training.claims.claim import Claim, Table, claim_flops, distinct, minutes
 from kinolex.training.claims.lab import Lab
 from kinolex.training.claims.measures import DISTANCE, Figures
+from kinolex.training.claims.pairs import ahead, workers_for
 from kinolex.training.claims.rules import log_ratios, more_than, no_more_than, t_interval, t_quantile, verdict
 from kinolex.training.claims.run import CLAIMS, claim_named, reproduce
 from kinolex.training.claims.scales import SCALES, Scale, scale_named
@@ -423,6 +424,35 @@ def test_every_claim_runs_from_worlds_to_a_verdict_and_a_page(
     rows = (folder / "tiny" / "rows.jsonl").read_text()
     assert reproduce(claim, scale, folder)["clips"] == found["clips"]
     assert (folder / "tiny" / "rows.jsonl").read_text() == rows
+
+
+def test_workers_make_the_same_pairs_and_what_is_timed_waits_for_them(
+    scale: Scale, folder: Path, tmp_path: Path
+) -> None:
+    one_by_one = reproduce(parallel.CLAIM, scale, folder)
+    told = list[str]()
+
+    together = reproduce(parallel.CLAIM, scale, tmp_path, workers=2, say=told.append)
+
+    assert [row["key"] for row in together["clips"]] == [row["key"] for row in one_by_one["clips"]]
+    assert [row["name"] for row in together["clips"]] == [row["name"] for row in one_by_one["clips"]]
+    order = [json.loads(line)["arm"] for line in (tmp_path / "tiny" / "rows.jsonl").read_text().splitlines()]
+    assert order == [parallel.PARALLEL] * 3 + [parallel.ONE_BY_ONE] * 3
+    assert sum("6 pairs of arm and seed, 2 at a time" in line for line in told) == 1
+    kept = (tmp_path / "tiny" / "rows.jsonl").read_text()
+    assert reproduce(parallel.CLAIM, scale, tmp_path, workers=2)["clips"] == together["clips"]
+    assert (tmp_path / "tiny" / "rows.jsonl").read_text() == kept
+
+
+def test_what_goes_wrong_in_a_worker_is_said_by_the_one_who_asked(scale: Scale, tmp_path: Path) -> None:
+    lab = Lab(scale, tmp_path)
+    base, other = parallel.arms(scale)
+    broken = replace(base, config=replace(base.config, network=replace(base.config.network, factors=(3, 3), digits=())))
+    with pytest.raises(ConfigError, match="do not make the"):
+        list(ahead(lab, [(broken, 0, None), (other, 0, None)], 2))
+    assert workers_for("cpu", 3) == 3 and workers_for("cuda", None) == 1 and 1 <= workers_for("cpu", None) <= 4
+    with pytest.raises(UsageError, match="--workers must be at least 1, got 0"):
+        workers_for("cpu", 0)
 
 
 # --- the command ---
