@@ -216,7 +216,9 @@ def test_a_tiny_run_goes_from_worlds_to_a_verdict_and_a_page(
         assert row["video bits continuation"] == pytest.approx(12, abs=0.5)
         assert row["sound bits video-to-sound"] == pytest.approx(10, abs=0.5)
         assert row["video bits continuation"] > row["bits continuation"] > row["sound bits continuation"]
-    assert len({row["bits continuation"] for row in found["clips"]}) == found["n"]
+    # Other seeds and recipes make other networks; two steps may happen to be the same in two mixtures.
+    assert len({row["bits continuation"] for row in found["clips"]}) > len(TINY.seeds)
+    assert told and all(line.startswith(f"{name}: ") for line in told)
     page = (tmp_path / f"reproduce_{name}.html").read_text()
     assert found["verdict"] in page and "Told beside the verdict" in page
     monkeypatch.setattr(poet_lab, "MultimodalTrainer", None)  # a second run that trained would fail

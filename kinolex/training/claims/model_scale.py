@@ -72,7 +72,7 @@ def charts(result: dict[str, Any]) -> list[Html]:
 CLAIM = PoetClaim(
     told=Told(
         name="scale",
-        source="VideoPoet, arXiv 2312.14125, section 5.4 (model scale)",
+        source="VideoPoet, arXiv 2312.14125 (effect of model scale)",
         statement="Larger networks are better: with every size the loss on held-out worlds falls, for the same worlds, "
         "tasks and number of steps",
         rule=f"bits per token on held-out worlds, of each size over those of the next larger, mean log ratio over "

@@ -168,7 +168,7 @@ class PoetLab:
         )
 
     def measured(self, arm: PoetArm, seed: int) -> dict[str, Any]:
-        """Figures of one arm and seed, trained now if it was not."""
+        """Figures of one arm and seed, trained now if it was not; seconds are those of this call."""
         began = time.monotonic()
         model = self.network(arm, seed)
         trained = time.monotonic()

@@ -9,11 +9,11 @@ Floating-point operations at nano, and minutes of two cores at 55 GFLOP/s each, 
 (6.9, 4.8 and 2.4 steps a second on one core, in the order of sizes):
 
     tokens, once     2060 worlds, 0.11 s each on one core                                                      2
-    sizes            900 steps x 5.7, 11.2 and 27.5 GFLOP, 3 seeds                              120 TFLOP     18
+    sizes            900 steps x 5.7, 11.2 and 27.5 GFLOP, 3 seeds                              120 TFLOP     17
     mixtures         two more of the second size, of equal cost, 3 seeds                         60 TFLOP      9
-    their measuring  15 networks x (9 tasks of 60 worlds, 60 pictures of 144 tokens), 15 s each                2
+    their measuring  15 networks x (9 tasks of 60 worlds, 60 pictures of 144 tokens), about 10 s each          1
 
-31 minutes for `scale` and `task-mix` together.
+Half an hour for `scale` and `task-mix` together.
 """
 
 from __future__ import annotations

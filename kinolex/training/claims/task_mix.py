@@ -86,7 +86,7 @@ def charts(result: dict[str, Any]) -> list[Html]:
 CLAIM = PoetClaim(
     told=Told(
         name="task-mix",
-        source="VideoPoet, arXiv 2312.14125, section 5.2 (pretraining task mixtures)",
+        source="VideoPoet, arXiv 2312.14125 (analysis of pretraining tasks)",
         statement="A network trained on all tasks together is better over all of them than one that cost as much and "
         "was trained on self-supervised tasks alone, and pairs of text and video are needed for it",
         rule=f"bits per token on held-out worlds, of the self-supervised network over those of the network for all "
