@@ -87,9 +87,9 @@ def reproduce(
         for claim in CLAIMS.values():
             facts[claim.name] = _cost(claim_flops([claim], size), minutes) + f"; {claim.statement}"
         probes = semantics.probes_flops(semantics.scale_named(scale))
-        facts[semantics.NAME] = _cost(probes, minutes) + f"; {semantics.STATEMENT}"
+        facts[semantics.NAME] = _cost(probes, minutes) + f"; {semantics.TOLD.statement}"
         larger = super_resolution.training_flops(super_resolution.scale_named(scale))
-        facts[super_resolution.NAME] = _cost(larger, minutes) + f"; {super_resolution.STATEMENT}"
+        facts[super_resolution.NAME] = _cost(larger, minutes) + f"; {super_resolution.TOLD.statement}"
         facts["all"] = _cost(claim_flops([*CLAIMS.values()], size) + probes + larger, minutes)
         show(facts, json)
         return
