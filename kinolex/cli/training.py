@@ -74,44 +74,42 @@ def reproduce(
     from rich.console import Console
 
     from kinolex.errors import UsageError
-    from kinolex.training.claims import semantics, super_resolution
     from kinolex.training.claims.claim import claim_flops, minutes
     from kinolex.training.claims.lab import Lab
     from kinolex.training.claims.pairs import workers_for
-    from kinolex.training.claims.run import CLAIMS, claim_named
+    from kinolex.training.claims.run import CLAIMS
     from kinolex.training.claims.run import reproduce as tested
     from kinolex.training.claims.scales import scale_named
+    from kinolex.training.claims.standalone import STANDALONE
 
     size, facts = scale_named(scale), dict[str, Any]()
     if list:
         for claim in CLAIMS.values():
             facts[claim.name] = _cost(claim_flops([claim], size), minutes) + f"; {claim.statement}"
-        probes = semantics.probes_flops(semantics.scale_named(scale))
-        facts[semantics.NAME] = _cost(probes, minutes) + f"; {semantics.TOLD.statement}"
-        larger = super_resolution.training_flops(super_resolution.scale_named(scale))
-        facts[super_resolution.NAME] = _cost(larger, minutes) + f"; {super_resolution.TOLD.statement}"
-        facts["all"] = _cost(claim_flops([*CLAIMS.values()], size) + probes + larger, minutes)
+        together = dict[str, int]()
+        for alone in STANDALONE.values():
+            costs = alone.costs(scale)
+            together |= costs
+            facts[alone.name] = _cost(sum(costs.values()), minutes) + f"; {alone.statement}"
+        facts["all"] = _cost(claim_flops([*CLAIMS.values()], size) + sum(together.values()), minutes)
         show(facts, json)
         return
-    beside = (semantics.NAME, super_resolution.NAME)
+    known = ", ".join([*CLAIMS, *STANDALONE])
     if not name:
-        known = ", ".join([*CLAIMS, *beside])
         raise UsageError(f"name a claim ({known}), or all; --list says what they are")
+    if name not in (*CLAIMS, *STANDALONE, "all"):
+        raise UsageError(f"no claim {name!r}; choose one of {known}, or all")
     at_once = workers_for(device, workers)
     lab = Lab(size, out, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
-    names = [*CLAIMS, *beside] if name == "all" else [name]
+    names = [*CLAIMS, *STANDALONE] if name == "all" else [name]
     for name in names:
         command = f"kinolex reproduce {name} --scale {scale} --device {device}"
-        if name == semantics.NAME:
-            scaled = semantics.scale_named(scale)
-            result = semantics.reproduce_semantics(scaled, out, results, device=device, command=command, say=lab.say)
-        elif name == super_resolution.NAME:
-            result = super_resolution.reproduce_super_resolution(
-                super_resolution.scale_named(scale), out, results, device=device, command=command, say=lab.say
+        if name in STANDALONE:
+            result = STANDALONE[name].run(
+                scale, out, results, device=device, command=command, workers=at_once, say=lab.say
             )
         else:
-            claim = claim_named(name)
-            result = tested(claim, size, out, results, command=command, lab=lab, workers=at_once, say=lab.say)
+            result = tested(CLAIMS[name], size, out, results, command=command, lab=lab, workers=at_once, say=lab.say)
         facts[name] = result["verdict"]
         for one in result["findings"]:
             figures = f"{one['ratio']:.3g} ({one['low']:.3g} to {one['high']:.3g}), needed {one['needed']}"

@@ -29,6 +29,8 @@ from kinolex.tasks.multimodal import TASKS as MULTIMODAL_TASKS
 from kinolex.tasks.structure import structure_clip
 from kinolex.tasks.video import TASKS
 from kinolex.tasks.words import word_ids
+from kinolex.tokenizers.sound import SoundTokenizer
+from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.shards import drawn, paths_of, write_shard
 from kinolex.types import Clip, Sound
 
@@ -110,7 +112,8 @@ class MaterialPlan:
 class Drawn:
     """One clip; ids of the tokenizers, words of the closed list counted from 0."""
 
-    text_P: Tensor
+    text_P: Tensor | None
+    """None: nobody said what it shows, as of most videos."""
     video_thw: Tensor
     sound_Qt: Tensor
     masked_thw: Tensor | None = None
@@ -126,18 +129,37 @@ def draw_shard(plan: MaterialPlan, source: MaterialSource, number: int, path: Pa
     for index in range(SHARD):
         dice = np.random.default_rng([plan.seed, number, index, *source.name.encode()])
         clip, heard, caption = _composed(source, dice, data)
-        made = {
-            "text": word_ids(caption, plan.words, plan.text_length),
-            "video": video.encode(clip).ids_Qthw[0],
-            "sound": sound.encode(heard, plan.sound_levels).ids_Qthw[:, :, 0, 0],
-        }
-        if source.has_extras and index % source.extras_every == 0:
-            hide = int(dice.integers(len(HIDES)))
-            masked = pose(TASKS[HIDES[hide]], clip, video.encode, video.pixels_per_token)
-            made |= {"masked": masked.condition_thw, "hide": torch.tensor([hide])}
-            made["structure"] = video.encode(structure_clip(clip)).ids_Qthw[0]
-        tensors |= {f"{index}.{name}": ids.to(torch.int32).contiguous() for name, ids in made.items()}
+        extra = source.has_extras and index % source.extras_every == 0
+        hide = HIDES[int(dice.integers(len(HIDES)))] if extra else ""
+        made = tokens_of(plan, video, sound, clip, heard, caption, hide)
+        tensors |= {f"{index}.{name}": ids for name, ids in made.items()}
     write_shard(path, tensors)
+
+
+def tokens_of(
+    plan: MaterialPlan,
+    video: VideoTokenizer,
+    sound: SoundTokenizer,
+    clip: Clip,
+    heard: Sound,
+    caption: str,
+    hide: str = "",
+) -> dict[str, Tensor]:
+    """One clip as read_clips reads it, int32 by name.
+
+    Args:
+        hide: one of HIDES; the clip is then encoded with that part hidden, and as its structure, too.
+    """
+    made = {
+        "text": word_ids(caption, plan.words, plan.text_length),
+        "video": video.encode(clip).ids_Qthw[0],
+        "sound": sound.encode(heard, plan.sound_levels).ids_Qthw[:, :, 0, 0],
+    }
+    if hide:
+        masked = pose(TASKS[hide], clip, video.encode, video.pixels_per_token)
+        made |= {"masked": masked.condition_thw, "hide": torch.tensor([HIDES.index(hide)])}
+        made["structure"] = video.encode(structure_clip(clip)).ids_Qthw[0]
+    return {name: ids.to(torch.int32).contiguous() for name, ids in made.items()}
 
 
 def _composed(source: MaterialSource, dice: np.random.Generator, data: Path | None) -> tuple[Clip, Sound, str]:
@@ -182,7 +204,9 @@ def draw(
     """
     paths = shard_paths(plan, source, folder, data)
     write = partial(draw_shard, plan, source, data=data)
-    return drawn(paths, write, _read, f"tokens of {source.name}, {SHARD} clips each", workers=workers)[: source.clips]
+    return drawn(paths, write, read_clips, f"tokens of {source.name}, {SHARD} clips each", workers=workers)[
+        : source.clips
+    ]
 
 
 def shard_paths(plan: MaterialPlan, source: MaterialSource, folder: Path, data: Path | None = None) -> list[Path]:
@@ -193,10 +217,11 @@ def shard_paths(plan: MaterialPlan, source: MaterialSource, folder: Path, data: 
     return paths_of(folder, source.name, [asdict(plan), decides], source.clips, SHARD)
 
 
-def _read(tensors: dict[str, Tensor]) -> list[Drawn]:
+def read_clips(tensors: dict[str, Tensor]) -> list[Drawn]:
+    """The clips of a shard: what tokens_of gave, with the clip's number and a point before each name."""
     tensors = {name: ids.long() for name, ids in tensors.items()}
     clips = []
-    for index in range(SHARD):
+    for index in range(sum(name.endswith(".video") for name in tensors)):
         text_P, video_thw, sound_Qt = (tensors[f"{index}.{name}"] for name in ("text", "video", "sound"))
         masked_thw, structure_thw = (tensors.get(f"{index}.{name}") for name in ("masked", "structure"))
         hide = "" if masked_thw is None else HIDES[int(tensors[f"{index}.hide"])]

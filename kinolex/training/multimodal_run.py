@@ -12,7 +12,6 @@ Source: VideoPoet, arXiv 2312.14125, section 4 (alternating gradient descent; im
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -116,9 +115,16 @@ class MultimodalTrainConfig:
 
 
 def _serves(clip: Drawn, task: MultimodalTask) -> bool:
+    if "text" in task.asked and clip.text_P is None:
+        return False
     if task.name in HIDDEN_BY:
         return clip.hidden_by.startswith(HIDDEN_BY[task.name])
     return "structure-clip" not in task.given or clip.structure_thw is not None
+
+
+def heard_beside(given: int, latents: int, frames: int) -> int:
+    """Frames of sound, of so many of a clip, that are given beside its first `given` latent frames."""
+    return max(1, min(frames - 1, round(given * frames / latents))) if frames > 1 else 1
 
 
 class MultimodalTrainer(NetworkLoop[MultimodalTransformer]):
@@ -128,7 +134,8 @@ class MultimodalTrainer(NetworkLoop[MultimodalTransformer]):
         config: the whole recipe.
         video, sound: the tokenizers that config names.
         folder: tokens, state and log.
-        drawn: clips by source, where they are not to be drawn below folder.
+        drawn: clips by source, where they are not to be drawn below folder. Those of one source all have captions, or
+            none has: tasks then leave the text unsaid.
         data: holds the collections that config.data names.
         trained: weights to start from, whose vocabulary may be another; only looked at when folder has no run yet.
 
@@ -208,13 +215,14 @@ class MultimodalTrainer(NetworkLoop[MultimodalTransformer]):
         if not clips:
             raise ConfigError(f"no clip of {source.name} was drawn for {task.name}; draw more, or extras more often")
         drop = self._dropped(task, dice)
+        if clips[0].text_P is None:
+            drop.add("text")
         if source.middles:
             given, heard = config.chain.given_latents, config.chain.given_sound
         else:
             latents, frames = clips[0].video_thw.shape[0], clips[0].sound_Qt.shape[1]
             given = int(dice.integers(2, latents)) if task.name == "future-prediction" and latents > 2 else 1
-            # Sound up to the time of the pictures that are given.
-            heard = max(1, min(frames - 1, round(given * frames / latents))) if frames > 1 else 1
+            heard = heard_beside(given, latents, frames)
         sequences, length = [], 0
         while not sequences or (len(sequences) + 1) * length <= config.batch_tokens:
             clip = clips[int(dice.integers(len(clips)))]
@@ -240,7 +248,7 @@ class MultimodalTrainer(NetworkLoop[MultimodalTransformer]):
         assert all(sequence.layout == sequences[0].layout for sequence in sequences)
         return task, sequences[0].layout, torch.stack([sequence.ids_L for sequence in sequences])
 
-    def _dropped(self, task: MultimodalTask, dice: np.random.Generator) -> Collection[Modality]:
+    def _dropped(self, task: MultimodalTask, dice: np.random.Generator) -> set[Modality]:
         """What is left unsaid or unheard in a step; what a task cannot do without stays where nothing else is given."""
         drop: set[Modality] = set()
         if "text" in task.given and dice.random() < self.config.text_dropout:

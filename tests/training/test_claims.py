@@ -24,8 +24,6 @@ from kinolex.training.claims import (
     diffusion,
     multitask,
     parallel,
-    semantics,
-    super_resolution,
     vocabulary,
     worlds,
 )
@@ -37,6 +35,7 @@ from kinolex.training.claims.pairs import ahead, workers_for
 from kinolex.training.claims.rules import log_ratios, more_than, no_more_than, t_interval, t_quantile, verdict
 from kinolex.training.claims.run import CLAIMS, claim_named, reproduce
 from kinolex.training.claims.scales import SCALES, Scale, scale_named
+from kinolex.training.claims.standalone import STANDALONE
 from kinolex.training.generator_run import GeneratorTrainer
 from kinolex.types import Clip
 
@@ -467,7 +466,7 @@ def run(*arguments: object) -> int:
 def test_the_list_names_every_claim_and_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--list", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert set(listed) == {*CLAIMS, semantics.NAME, super_resolution.NAME, "all"}
+    assert set(listed) == {*CLAIMS, *STANDALONE, "all"}
     assert all("TFLOP" in line and "minutes" in line for line in listed.values())
 
 

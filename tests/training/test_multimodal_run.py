@@ -121,6 +121,21 @@ def test_a_part_is_hidden_as_the_task_says(
             )
 
 
+def test_clips_without_captions_leave_the_text_unsaid_and_cannot_be_described(
+    tmp_path: Path, tiny_tokenizer: VideoTokenizer, sound_tokenizer: SoundTokenizer
+) -> None:
+    drawn = {"worlds-16": [replace(clip, text_P=None) for clip in some_clips()]}
+    silent = tuple((name, 1.0) for name in TASKS if name != "describe")
+    config = replace(CONFIG, stages=(MixStage(name="one", steps=4, shares=silent),))
+    run = trainer(tmp_path, tiny_tokenizer, sound_tokenizer, config)
+    layouts = [run.batch(step, drawn)[1] for step in range(60)]
+    assert not any(part.kind == "text" for layout in layouts for part in layout.segments)
+    config = replace(CONFIG, stages=(MixStage(name="one", steps=4, shares=(("describe", 1.0),)),))
+    run = trainer(tmp_path / "words", tiny_tokenizer, sound_tokenizer, config)
+    with pytest.raises(ConfigError, match="no clip of worlds-16 was drawn for describe"):
+        run.batch(0, drawn)
+
+
 def test_it_learns_and_an_interrupted_run_gives_the_same_bits(
     tmp_path: Path, tiny_tokenizer: VideoTokenizer, sound_tokenizer: SoundTokenizer
 ) -> None:

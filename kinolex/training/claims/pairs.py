@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -28,6 +28,9 @@ Measure = Callable[[Lab, Arm, int], Figures]
 """(lab, arm, seed) -> figures by name. The same function of the same arm is measured once for all claims."""
 Pair = tuple[Arm, int, Measure | None]
 """Arm, seed, and what is measured; None: trained only."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 MOST_WORKERS = 4
 """If nobody says how many: each holds all worlds."""
@@ -62,19 +65,33 @@ def measured_pair(lab: Lab, arm: Arm, seed: int, measure: Measure) -> dict[str, 
 
 
 def ahead(lab: Lab, pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair, dict[str, Any] | None]]:
-    """Pairs as they are done, with their rows; no two may share a network.
+    """Pairs as they are done, with their rows; no two may share a network. Errors as at_once."""
+    for arm, seed, _ in pairs:
+        # Made once, by all threads, instead of by every process.
+        lab.prepare(arm, seed)
+    yield from at_once(_work, pairs, workers, _open_lab, (lab.scale, lab.folder.parent, lab.device))
+
+
+def at_once(
+    work: Callable[[Item], Made],
+    items: Sequence[Item],
+    workers: int,
+    begin: Callable[..., None] | None = None,
+    facts: tuple[Any, ...] = (),
+) -> Iterator[tuple[Item, Made]]:
+    """What is made of some items, as it is done, each in one of several processes that share the cores.
+
+    Args:
+        work, begin: functions that a new process can import; every process first calls begin(*facts), if there is one.
 
     Raises:
         KeyboardInterrupt: asked to stop; the workers save what they are at first.
     """
-    for arm, seed, _ in pairs:
-        # Made once, by all threads, instead of by every process.
-        lab.prepare(arm, seed)
     # Forked children of a process whose OpenMP threads have run would hang.
     context = multiprocessing.get_context("spawn")
-    facts = (lab.scale, lab.folder.parent, lab.device, max(1, _cores() // workers))
-    with ProcessPoolExecutor(min(workers, len(pairs)), context, _open_lab, facts) as pool:
-        jobs = {pool.submit(_work, *pair): pair for pair in pairs}
+    settings = (max(1, _cores() // workers), begin, facts)
+    with ProcessPoolExecutor(min(workers, len(items)), context, _begin, settings) as pool:
+        jobs = {pool.submit(work, item): item for item in items}
         try:
             for job in as_completed(jobs):
                 yield jobs[job], job.result()
@@ -86,21 +103,27 @@ def ahead(lab: Lab, pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair,
             raise
 
 
-_LAB: Lab | None = None
-"""Of a worker: tokenizers and worlds stay for its next pair."""
-
-
-def _open_lab(scale: Scale, folder: Path, device: str, threads: int) -> None:
-    global _LAB  # a pool's initializer has no other way to leave something behind
+def _begin(threads: int, begin: Callable[..., None] | None, facts: tuple[Any, ...]) -> None:
     # Ctrl-C in a terminal is for the process that started this one, which passes it on.
     if hasattr(os, "setsid"):
         os.setsid()
     torch.set_num_threads(threads)
+    if begin is not None:
+        begin(*facts)
+
+
+_LAB: Lab | None = None
+"""Of a worker: tokenizers and worlds stay for its next pair."""
+
+
+def _open_lab(scale: Scale, folder: Path, device: str) -> None:
+    global _LAB  # a pool's initializer has no other way to leave something behind
     _LAB = Lab(scale, folder, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
 
 
-def _work(arm: Arm, seed: int, measure: Measure | None) -> dict[str, Any] | None:
+def _work(pair: Pair) -> dict[str, Any] | None:
     assert _LAB is not None
+    arm, seed, measure = pair
     if measure is None:
         _LAB.network(arm, seed)
         return None
