@@ -132,6 +132,19 @@ def generation_table(path: Path) -> str:
     return "\n".join(lines)
 
 
+def claims_table(folder: Path) -> str:
+    """Markdown of every claim that was tested again: what it says, the verdict, and each ratio with its interval."""
+    lines = ["| claim | verdict | ratio (95 % interval over seeds) | needed |", "| --- | --- | ---: | --- |"]
+    for path in sorted(folder.glob("reproduce_*.json")):
+        result = read_result(path)
+        for number, one in enumerate(result["findings"]):
+            name = result["name"].removeprefix("reproduce_") if number == 0 else ""
+            figures = f"{one['ratio']:.3g} ({one['low']:.3g} to {one['high']:.3g})"
+            said = "" if number else result["verdict"]
+            lines.append(f"| {name} | {said} | {one['what']}: {figures} | {one['needed']} |")
+    return "\n".join(lines)
+
+
 def _signed(percent: float | None) -> str:
     return "no overlap" if percent is None else f"{percent:+.0f} %"
 
@@ -149,6 +162,7 @@ def with_tables(readme: str, root: Path) -> str:
     for name in ("masked-nano", "masked-world-nano"):
         table = generation_table(root / "results" / f"generation_{name}.json")
         readme = with_table(readme, name, table)
+    readme = with_table(readme, "claims", claims_table(root / "results"))
     return with_table(readme, "peers", peers_table(root / "benchmarks" / "peers.json"))
 
 

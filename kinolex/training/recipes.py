@@ -337,15 +337,21 @@ def _text(config: TextTrainConfig, order: Order) -> None:
         "folder, and patterns of random words in context (kinolex/training/text_data.py). No picture, and no token of "
         "one, was used"
     )
-    _run(TextTrainer(config, order.data, order.out), order, learned_from, save_language_model)
+    start = hub.load_lm(config.start) if config.start else None
+    learned_from += _going_on(config.start)
+    _run(TextTrainer(config, order.data, order.out, start=start), order, learned_from, save_language_model)
 
 
 def _spae(config: SpaeTrainConfig, order: Order) -> None:
     start = hub.load_spae(config.start)[0] if config.start else None
     trainer = SpaeTrainer(config, hub.load_lm(config.language_model), order.data, order.out, start=start)
     sets, words = ", ".join(name for name, _ in config.sets), Path(config.language_model).name
-    begun_from = f", from the weights of {config.start}" if config.start else ""
-    _run(trainer, order, f" on pictures of {sets} (train), with the words of {words}{begun_from}")
+    _run(trainer, order, f" on pictures of {sets} (train), with the words of {words}{_going_on(config.start)}")
+
+
+def _going_on(start: str) -> str:
+    """For the card."""
+    return f", from the weights of {start}" if start else ""
 
 
 def _in_one_process(who: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ teacher sees in a photograph. A batch is a function of (seed, step).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ SEEN = 0.9
 PHOTOGRAPHS = frozenset({"imagenet_samples", "bsds", "clips", "sequences"})
 """Sets whose pictures the teacher network is asked about; it knows nothing of digits and worlds."""
 UNFLIPPED = frozenset({"digits"})
+STAND_INS = {"zero": "nought"}
+"""Words of labels that a small vocabulary may lack, and what to say instead."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,8 +107,7 @@ class PictureSet:
             pictures = list_pictures(data, name, "train", worlds=worlds)
             shown = track(pictures, f"pictures of {name}", console=Console(stderr=True), transient=True)
             self.frames.append(np.stack([load_picture(picture, side) for picture in shown]))
-            found = [[known.get(word, known.get(word.lower())) for word in picture.told] for picture in pictures]
-            self.told.append([tuple(index for index in row if index is not None) for row in found])
+            self.told.append([_indices(picture.told, known) for picture in pictures])
             self.seen.append(self._ask(teacher, self.frames[-1]) if teacher and name in PHOTOGRAPHS else None)
 
     def batch(self, seed: int, step: int, size: int) -> Batch:
@@ -130,6 +131,15 @@ class PictureSet:
         parts = [teacher(to_pixels(frames_NHWC[at : at + 16])) for at in range(0, len(frames_NHWC), 16)]
         scores_NV = torch.cat(parts)
         return (SEEN * scores_NV / scores_NV.amax(dim=1, keepdim=True).clamp(min=1e-9)).half()
+
+
+def _indices(told: Sequence[str], known: Mapping[str, int]) -> tuple[int, ...]:
+    """Places in the codebook of the words that it has, or that stand in for those it lacks."""
+    found = []
+    for word in told:
+        forms = (word, word.lower(), STAND_INS.get(word, word))
+        found += [known[form] for form in forms if form in known][:1]
+    return tuple(found)
 
 
 def to_pixels(frames_NHWC: np.ndarray) -> Tensor:

@@ -47,6 +47,8 @@ SHARES = {
     "told": 0.06,
 }
 """Of documents by kind."""
+PAIRING_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.05, "pairs": 0.25, "few": 0.35}
+"""While the model does not find the label of words that it saw before: few words and many answers."""
 REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
 """While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it
 did: share of answers that are right from 0.11 to 0.92."""
@@ -193,9 +195,22 @@ class TextSet:
         """
         ways, shots = int(dice.integers(2, 7)), int(dice.choice([1, 1, 1, 2, 3]))
         size = int(np.exp(dice.uniform(0, np.log(min(24, 90 // (ways * shots) + 2)))))
+        return self._asked_again(dice, ways, shots, size, float(dice.uniform(0.35, 1.0)))
+
+    def _few(self, dice: np.random.Generator) -> list[Piece]:
+        """Bags of one to three words that come back nearly whole."""
+        size = int(dice.choice([1, 1, 2, 3]))
+        return self._asked_again(dice, int(dice.integers(2, 6)), 1, size, float(dice.uniform(0.8, 1.0)))
+
+    def _asked_again(self, dice: np.random.Generator, ways: int, shots: int, size: int, alike: float) -> list[Piece]:
+        """Bags of random words, each shown so many times with its label, and then asked about.
+
+        Args:
+            alike: share of a bag's words that come back.
+        """
         bags = [self._random_words(dice, size) for _ in range(ways)]
         labels = self._random_labels(dice, ways)
-        alike, moved = float(dice.uniform(0.35, 1.0)), bool(dice.random() < 0.5)
+        moved = bool(dice.random() < 0.5)
         rounds = [int(index) for _ in range(shots) for index in dice.permutation(ways)]
         fit = max(2, min(MOST_QUERIES, 300 // (size + BLOCK_IDS) - len(rounds)))
         asked = [*rounds, *(int(index) for index in dice.integers(0, ways, int(dice.integers(2, fit + 1))))]
@@ -206,6 +221,17 @@ class TextSet:
             pieces.append((prompts.BREAK + prompts.asked(words), SHOWN))
             # A label that was not shown yet cannot be known.
             pieces += [(f" {labels[way]}", ANSWER if number >= ways else SHOWN), ("\n", PROSE)]
+        return pieces
+
+    def _pairs(self, dice: np.random.Generator) -> list[Piece]:
+        """Single words, each with a label a few ids after it, over and over: hardly an id that is no answer."""
+        ways, gap = int(dice.integers(2, 13)), self._random_words(dice, int(dice.integers(0, 4)))
+        words, labels = self._random_words(dice, ways), self._random_labels(dice, ways)
+        between, pieces, seen = "".join(f" {word}" for word in gap), list[Piece](), set[int]()
+        for way in dice.integers(0, ways, 150 // (3 + len(gap))):
+            pieces += [(f" {words[way]}{between}", SHOWN), (f" {labels[way]}", ANSWER if way in seen else SHOWN)]
+            pieces.append(("\n", SHOWN))
+            seen.add(int(way))
         return pieces
 
     def _sequences(self, dice: np.random.Generator) -> list[Piece]:

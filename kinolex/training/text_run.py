@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinolex.errors import ConfigError
+from kinolex.errors import CheckpointError, ConfigError
 from kinolex.models.frozen_lm import FrozenLM, no_bars, require_transformers
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.loop import NetworkLoop, deadline, fields_of, recipe_hash
 from kinolex.training.optimizer import Optimizers
-from kinolex.training.text_data import ANSWER, REPEATING_SHARES, SHARES, SHOWN, TextSet, read_sources, train_tokenizer
+from kinolex.training.text_data import (
+    ANSWER,
+    PAIRING_SHARES,
+    REPEATING_SHARES,
+    SHARES,
+    SHOWN,
+    TextSet,
+    read_sources,
+    train_tokenizer,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +51,12 @@ class TextTrainConfig:
     rows: int
     length: int
     """Ids per row in training."""
+    start: str = ""
+    """A trained model of the same shape to go on from, whose vocabulary stays; empty: from nothing."""
     repeating_steps: int = 0
     """First steps, in which text is full of words that are said again."""
+    pairing_steps: int = 0
+    """Steps after these, in which text is full of single words with labels."""
     embedding_steps: int | None = None
     """First steps, in which the embeddings learn; then they stay, so that a word tokenizer made of them still fits.
     None is all steps."""
@@ -72,16 +86,18 @@ class TextTrainer(NetworkLoop[Any]):
         data: folder with text/tinyshakespeare.txt and perceptual/imagenet_labels.json; captions of clips are used
             where they are there.
 
+        start: the model to go on from.
+
     Raises:
         DataError: a text is missing.
-        CheckpointError: the folder holds a run of another recipe or of other texts.
+        CheckpointError: the folder holds a run of another recipe or of other texts, or start has another shape.
     """
 
-    def __init__(self, config: TextTrainConfig, data: Path, folder: Path) -> None:
+    def __init__(self, config: TextTrainConfig, data: Path, folder: Path, *, start: FrozenLM | None = None) -> None:
         self.config = config
         transformers = require_transformers()
         sources = read_sources(data)
-        self.tokenizer = self._tokenizer(sources, folder / "tokenizer")
+        self.tokenizer = start.tokenizer if start is not None else self._tokenizer(sources, folder / "tokenizer")
         shape = transformers.LlamaConfig(
             vocab_size=config.vocab_size,
             hidden_size=config.width,
@@ -97,6 +113,13 @@ class TextTrainer(NetworkLoop[Any]):
         )
         torch.manual_seed(config.seed)
         self.whole = transformers.LlamaForCausalLM(shape)
+        if start is not None:
+            theirs = start.model.state_dict()
+            if {name: value.shape for name, value in theirs.items()} != {
+                name: value.shape for name, value in self.whole.state_dict().items()
+            }:
+                raise CheckpointError(f"{config.start} has another shape than the recipe's; choose weights that fit it")
+            self.whole.load_state_dict(theirs)
         model = self.whole.model
         # The names that Optimizers sorts by.
         parts = nn.ModuleDict({"blocks": model.layers, "embed": model.embed_tokens, "norm": model.norm})
@@ -115,12 +138,18 @@ class TextTrainer(NetworkLoop[Any]):
         config = self.config
 
         def step_of(step: int) -> tuple[dict[str, float], None]:
-            shares = REPEATING_SHARES if step < config.repeating_steps else SHARES
+            shares = self._shares(step)
             batch = self.text.batch(config.seed, step, config.rows, config.length, shares)
             return self._step(*batch, step), None
 
         self.go(step_of, deadline(minutes))
         return self.finished()
+
+    def _shares(self, step: int) -> Mapping[str, float]:
+        """Of documents by kind."""
+        if step < self.config.repeating_steps:
+            return REPEATING_SHARES
+        return PAIRING_SHARES if step < self.config.repeating_steps + self.config.pairing_steps else SHARES
 
     def finished(self) -> FrozenLM:
         """The average as a model of its own."""

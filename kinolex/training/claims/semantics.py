@@ -19,31 +19,31 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinolex import hub
 from kinolex.errors import UsageError
-from kinolex.evaluation.page import Html, note, page, section, table, write_text
-from kinolex.evaluation.protocol import Hashed, make_result, write_result
+from kinolex.evaluation.protocol import Hashed
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_scores import said_of_items, wanted_of_items
 from kinolex.evaluation.understanding_sets import FRAMES, SIDE, LabelledClips, SetConfig, labelled_set
 from kinolex.models.probe import Probe, ProbeConfig
+from kinolex.training.claims.beside import Told, result_of, write_verdict
 from kinolex.training.claims.lab import Say
-from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than, verdict
+from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than
 from kinolex.training.probe_data import Inputs
 from kinolex.training.probe_run import FitConfig, SizeConfig, fit, judged, new_probe
 
-NAME = "tokens-keep-semantics"
-SOURCE = "MAGVIT-v2, arXiv 2310.05737, action recognition"
-STATEMENT = (
-    "A network that learned from raw pixels loses less accuracy on clips decoded from MAGVIT-v2's tokens than on clips "
-    "decoded from MAGVIT's"
-)
-RULE = (
-    "accuracy on held-out worlds, mean over action, shape and number: higher through magvit2-nano than through "
+TOLD = Told(
+    name="tokens-keep-semantics",
+    source="MAGVIT-v2, arXiv 2310.05737, action recognition",
+    statement="A network that learned from raw pixels loses less accuracy on clips decoded from MAGVIT-v2's tokens "
+    "than on clips decoded from MAGVIT's",
+    rule="accuracy on held-out worlds, mean over action, shape and number: higher through magvit2-nano than through "
     "magvit-nano, so that the drop from raw pixels is smaller: 95 % t-interval over seeds of the log ratio above 0; "
-    "fail if it lies below 0"
+    "fail if it lies below 0",
 )
+NAME = TOLD.name
 RAW, LATER, EARLIER = "raw pixels", "magvit2-nano", "magvit-nano"
 ARMS = (RAW, LATER, EARLIER)
 MEAN = "accuracy"
+CAPTION = "share of right answers of a probe that learned from raw pixels, mean over seeds"
 VERSION = 1
 """Raised when the meaning of a figure changes."""
 
@@ -156,8 +156,7 @@ def reproduce_semantics(
         rows[-1]["seconds"] = row["seconds"]
     result = summarised(rows, SemanticsProtocol(scale=scale, tokenizers=fingerprints), command)
     if results is not None:
-        write_result(results / f"reproduce_{NAME}.json", result)
-        write_text(results / f"reproduce_{NAME}.html", semantics_page(result))
+        write_verdict(results, TOLD, result, CAPTION)
     return result
 
 
@@ -178,47 +177,15 @@ def findings_of(rows: list[dict[str, Any]]) -> list[Finding]:
 
 def summarised(rows: list[dict[str, Any]], protocol: SemanticsProtocol, command: str | None) -> dict[str, Any]:
     """The result of rows of all seeds and arms."""
-    findings = findings_of(rows)
     means = {
         arm: {key: float(np.mean([row[key] for row in rows if row["arm"] == arm])) for key in _figures(rows[0])}
         for arm in ARMS
     }
-    return make_result(f"reproduce_{NAME}", rows, protocol, command=command) | {
-        "mean": {},
-        "statement": STATEMENT,
-        "source": SOURCE,
-        "rule": RULE,
-        "verdict": verdict(findings),
-        "findings": [asdict(finding) for finding in findings],
-        "seeds": list(protocol.scale.seeds),
-        "means": means,
+    result = result_of(TOLD, rows, findings_of(rows), means, protocol, protocol.scale.seeds, command)
+    return result | {
         "over_raw": {arm: means[arm][MEAN] / max(means[RAW][MEAN], 1e-9) for arm in (LATER, EARLIER)},
         "seconds": sum(row.get("seconds", 0.0) for row in rows),
     }
-
-
-def semantics_page(result: dict[str, Any]) -> str:
-    """The whole document."""
-    told = [
-        [one["what"], one["ratio"], one["low"], one["high"], one["needed"], one["outcome"]]
-        for one in result["findings"]
-    ]
-    lead = f"{SOURCE}; seeds {', '.join(map(str, result['seeds']))}; {result['command']}; {result['protocol_hash']}"
-    headers = ["ratio", "mean", "low", "high", "needed", "outcome"]
-    claim = table(headers, told, caption="95 % t-intervals over seeds")
-    spent = note(f"{result['seconds'] / 60:.1f} minutes of probes on {result['hardware']}, commit {result['commit']}")
-    return page(
-        f"{NAME}: {result['verdict']}",
-        [section("The claim", STATEMENT, f"Rule: {RULE}.", claim), section("Figures", _arms(result), spent)],
-        lead=lead,
-    )
-
-
-def _arms(result: dict[str, Any]) -> Html:
-    keys = list(next(iter(result["means"].values())))
-    rows = [[arm, *(means[key] for key in keys), result["over_raw"].get(arm)] for arm, means in result["means"].items()]
-    caption = "share of right answers of a probe that learned from raw pixels, mean over seeds"
-    return table(["shown", *keys, "over raw pixels"], rows, caption=caption)
 
 
 def _figures(row: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kinolex.training.claims import model_scale, poets, semantics, super_resolution, task_mix
+from kinolex.training.claims import lengths, model_scale, poets, semantics, super_resolution, sync, task_mix
 from kinolex.training.claims.lab import Say
 from kinolex.training.claims.poet_claims import PoetClaim, reproduce_poets
 
@@ -71,13 +71,13 @@ STANDALONE: dict[str, Standalone] = {
     for claim in (
         Standalone(
             name=semantics.NAME,
-            statement=semantics.STATEMENT,
+            statement=semantics.TOLD.statement,
             costs=lambda name: {semantics.NAME: semantics.probes_flops(semantics.scale_named(name))},
             run=_alone(semantics.scale_named, semantics.reproduce_semantics),
         ),
         Standalone(
             name=super_resolution.NAME,
-            statement=super_resolution.STATEMENT,
+            statement=super_resolution.TOLD.statement,
             costs=lambda name: {
                 super_resolution.NAME: super_resolution.training_flops(super_resolution.scale_named(name))
             },
@@ -85,5 +85,17 @@ STANDALONE: dict[str, Standalone] = {
         ),
         _of_poets(task_mix.CLAIM),
         _of_poets(model_scale.CLAIM),
+        Standalone(
+            name=sync.NAME,
+            statement=sync.TOLD.statement,
+            costs=lambda name: {},
+            run=_alone(sync.scale_named, sync.reproduce_sync),
+        ),
+        Standalone(
+            name=lengths.NAME,
+            statement=lengths.TOLD.statement,
+            costs=lambda name: {},
+            run=_alone(lengths.scale_named, lengths.reproduce_lengths),
+        ),
     )
 }

@@ -24,30 +24,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kinolex import checkpoint, hub, metrics
 from kinolex.errors import UsageError
-from kinolex.evaluation.page import note, page, section, table, write_text
-from kinolex.evaluation.protocol import Hashed, make_result, write_result
+from kinolex.evaluation.protocol import Hashed
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.upscale import UpscaleProtocol, enlarge_worlds
 from kinolex.generation.super_resolution import UpscaleConfig, Upscaler
 from kinolex.models.factors import split_ids
 from kinolex.models.super_resolution import FACTOR, LAYERS, PRESETS, SuperResolution, SuperResolutionConfig
+from kinolex.training.claims.beside import Told, result_of, write_verdict
 from kinolex.training.claims.lab import Say
-from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than, verdict
+from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.upscale_draws import PairSource, draw_pairs
 from kinolex.training.upscale_run import UpscaleTrainConfig, UpscaleTrainer
 
-NAME = "super-resolution"
-SOURCE = "VideoPoet, arXiv 2312.14125, section 3.4"
-STATEMENT = (
-    "Super-resolution in token space with attention in local windows comes nearer to the large picture than bicubic "
-    "interpolation, and needs less memory and arithmetic than full attention"
+TOLD = Told(
+    name="super-resolution",
+    source="VideoPoet, arXiv 2312.14125, section 3.4",
+    statement="Super-resolution in token space with attention in local windows comes nearer to the large picture than "
+    "bicubic interpolation, and needs less memory and arithmetic than full attention",
+    rule="1 - SSIM to held-out worlds: bicubic's is higher than that of windows; full attention keeps more bytes for "
+    "the backward pass and takes more operations on a large grid: 95 % t-intervals over seeds of the log ratios above "
+    "0, three times; fail if one lies below 0",
 )
-RULE = (
-    "1 - SSIM to held-out worlds: bicubic's is higher than that of windows; full attention keeps more bytes for the "
-    "backward pass and takes more operations on a large grid: 95 % t-intervals over seeds of the log ratios above 0, "
-    "three times; fail if one lies below 0"
-)
+NAME = TOLD.name
 WINDOWS, FULL, BICUBIC = "windows", "full attention", "bicubic"
 ARMS = (WINDOWS, FULL, BICUBIC)
 DISTANCE, KEPT, OPERATIONS = "1 - ssim", "bytes kept", "operations"
@@ -207,8 +206,9 @@ def reproduce_super_resolution(
             rows.append({"name": f"{arm}, seed {seed}", "arm": arm, "seed": seed} | row)
     result = summarised(rows, ClaimProtocol(scale=scale, tokenizer=tokenizer.fingerprint), command)
     if results is not None:
-        write_result(results / f"reproduce_{NAME}.json", result)
-        write_text(results / f"reproduce_{NAME}.html", claim_page(result))
+        write_verdict(
+            results, TOLD, result, "means over seeds; bytes and operations are of one large pass, without training"
+        )
     return result
 
 
@@ -230,7 +230,6 @@ def findings_of(rows: list[dict[str, Any]]) -> list[Finding]:
 
 def summarised(rows: list[dict[str, Any]], protocol: ClaimProtocol, command: str | None) -> dict[str, Any]:
     """The result of rows of all seeds and arms."""
-    findings = findings_of(rows)
     means = {
         arm: {
             key: statistics.fmean(row[key] for row in rows if row["arm"] == arm)
@@ -242,40 +241,7 @@ def summarised(rows: list[dict[str, Any]], protocol: ClaimProtocol, command: str
         DISTANCE: statistics.fmean(row["bicubic"] for row in rows),
         "psnr_db": statistics.fmean(row["bicubic psnr_db"] for row in rows),
     }
-    return make_result(f"reproduce_{NAME}", rows, protocol, command=command) | {
-        "mean": {},
-        "statement": STATEMENT,
-        "source": SOURCE,
-        "rule": RULE,
-        "verdict": verdict(findings),
-        "findings": [asdict(finding) for finding in findings],
-        "seeds": list(protocol.scale.seeds),
-        "means": means,
-    }
-
-
-def claim_page(result: dict[str, Any]) -> str:
-    """The whole document."""
-    headers = ["ratio", "mean", "low", "high", "needed", "outcome"]
-    told = [
-        [one["what"], one["ratio"], one["low"], one["high"], one["needed"], one["outcome"]]
-        for one in result["findings"]
-    ]
-    columns = [DISTANCE, "psnr_db", KEPT, OPERATIONS, "train_seconds"]
-    arms = [[arm, *(means.get(key) for key in columns)] for arm, means in result["means"].items()]
-    lead = f"{SOURCE}; seeds {', '.join(map(str, result['seeds']))}; {result['command']}; {result['protocol_hash']}"
-    return page(
-        f"{NAME}: {result['verdict']}",
-        [
-            section("The claim", STATEMENT, f"Rule: {RULE}.", table(headers, told, caption="95 % t-intervals")),
-            section(
-                "Figures",
-                table(["arm", *columns], arms, caption="means over seeds; bytes and operations are of one large pass"),
-                note(f"on {result['hardware']}, commit {result['commit']}"),
-            ),
-        ],
-        lead=lead,
-    )
+    return result_of(TOLD, rows, findings_of(rows), means, protocol, protocol.scale.seeds, command)
 
 
 def _measured(upscaler: Upscaler, scale: UpscaleScale, seed: int) -> dict[str, float]:
