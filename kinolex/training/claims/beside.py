@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kinolex.evaluation.page import Html, note, page, section, table, write_text
-from kinolex.evaluation.protocol import Hashed, make_result, write_result
+from kinolex.evaluation.protocol import Protocol, make_result, write_result
 from kinolex.training.claims.rules import Finding, verdict
 
 
@@ -30,7 +30,7 @@ def result_of(
     rows: Sequence[dict[str, Any]],
     findings: Sequence[Finding],
     means: Mapping[str, Mapping[str, float]],
-    protocol: Hashed,
+    protocol: Protocol,
     seeds: Sequence[int],
     command: str | None,
 ) -> dict[str, Any]:
