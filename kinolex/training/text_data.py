@@ -226,7 +226,8 @@ class TextSet:
     def _pairs(self, dice: np.random.Generator) -> list[Piece]:
         """Single words, each with a label a few ids after it, over and over: hardly an id that is no answer."""
         ways, gap = int(dice.integers(2, 13)), self._random_words(dice, int(dice.integers(0, 4)))
-        words, labels = self._random_words(dice, ways), self._random_labels(dice, ways)
+        words = [self.words[int(index)] for index in dice.choice(len(self.words), ways, replace=False)]
+        labels = self._random_labels(dice, ways)
         between, pieces, seen = "".join(f" {word}" for word in gap), list[Piece](), set[int]()
         for way in dice.integers(0, ways, 150 // (3 + len(gap))):
             pieces += [(f" {words[way]}{between}", SHOWN), (f" {labels[way]}", ANSWER if way in seen else SHOWN)]

@@ -14,6 +14,7 @@ from kinolex import checkpoint, hub
 from kinolex.data.pictures import list_pictures, load_picture, words_of
 from kinolex.errors import CheckpointError, ConfigError, UsageError
 from kinolex.models.frozen_lm import FrozenLM
+from kinolex.training import spae_data
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.recipes import train_from_recipe
 from kinolex.training.spae_data import PictureSet, to_pixels
@@ -106,6 +107,24 @@ def test_the_codebook_is_that_of_the_language_model_and_stays(
     assert torch.equal(trainer.average.quantizer.codebook, fresh.model.quantizer.codebook)
     assert torch.equal(trainer.model.quantizer.codebook, fresh.model.quantizer.codebook)
     assert trainer.model.config.language_model == lm.fingerprint
+
+
+def test_a_second_part_goes_on_from_the_first(
+    lm: FrozenLM, trained: tuple[SpaeTrainer, list[float]], tmp_path: Path
+) -> None:
+    first = trained[0].average
+    second = SpaeTrainer(replace(TINY, start="first", semantic=4.0), lm, tmp_path, tmp_path / "run", start=first)
+    theirs = first.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in second.model.state_dict().items())
+    other = replace(TINY, start="first", encoder_blocks=(2,))
+    with pytest.raises(CheckpointError, match="another shape"):
+        SpaeTrainer(other, lm, tmp_path, tmp_path / "other", start=first)
+
+
+def test_words_that_a_codebook_lacks_have_stand_ins() -> None:
+    known = {"nought": 0, "one": 1, "Zebra": 2, "red": 3}
+    assert spae_data._indices(("zero", "one", "Red", "absent"), known) == (0, 1, 3)
+    assert spae_data._indices(("zero",), known | {"zero": 4}) == (4,)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:

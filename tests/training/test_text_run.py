@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -66,11 +67,12 @@ def test_a_batch_is_a_function_of_seed_and_step(text: TextSet) -> None:
     assert set(one[1].unique().tolist()) == {SHOWN, PROSE, ANSWER}
 
 
-def test_only_answers_that_were_shown_before_are_asked_for(text: TextSet) -> None:
+@pytest.mark.parametrize("kind", ["classes", "few", "pairs"])
+def test_only_answers_that_were_shown_before_are_asked_for(text: TextSet, kind: str) -> None:
     asked = 0
     for seed in range(40):
         shown: list[str] = []
-        for piece, part in text._classes(np.random.default_rng(seed)):
+        for piece, part in getattr(text, f"_{kind}")(np.random.default_rng(seed)):
             if part == ANSWER:
                 assert piece in shown
                 asked += 1
@@ -173,11 +175,44 @@ def test_embeddings_stay_once_their_steps_are_over(folder: Path, tmp_path: Path)
 
 def test_the_first_steps_read_more_that_is_said_again(folder: Path, tmp_path: Path) -> None:
     """Of a row of such text most ids are answers; of the others few."""
-    config = TextTrainConfig(**(vars_of(TINY) | {"rows": 12, "length": 120, "repeating_steps": 2}))
+    config = TextTrainConfig(**(vars_of(TINY) | {"rows": 12, "length": 120, "steps": 12, "repeating_steps": 6}))
     trainer = TextTrainer(config, folder, tmp_path / "run")
     asked: list[float] = []
     trainer._step = lambda _ids, parts, _step: asked.append(float((parts == ANSWER).float().mean())) or {}  # type: ignore[assignment,func-returns-value,misc]
     trainer.run()
-    assert min(asked[:2]) > max(asked[2:])
+    assert np.mean(asked[:6]) > 1.2 * np.mean(asked[6:])
     said = trainer.text._repeats(np.random.default_rng(1))
     assert said[1][0].startswith(said[0][0]) and said[1][1] == ANSWER and said[0][1] == SHOWN
+
+
+def test_single_words_keep_their_labels(text: TextSet) -> None:
+    for seed in range(20):
+        pieces = text._pairs(np.random.default_rng(seed))
+        labels: dict[str, str] = {}
+        for (word, _), (label, _) in zip(pieces[::3], pieces[1::3], strict=True):
+            assert labels.setdefault(word, label) == label
+        assert len(pieces) // 3 >= 25
+
+
+def test_steps_after_the_repeating_ones_read_pairs(folder: Path, tmp_path: Path) -> None:
+    config = replace(TINY, repeating_steps=1, pairing_steps=2)
+    trainer = TextTrainer(config, folder, tmp_path / "run")
+    shares = [trainer._shares(step) for step in range(4)]
+    assert shares == [
+        text_data.REPEATING_SHARES,
+        text_data.PAIRING_SHARES,
+        text_data.PAIRING_SHARES,
+        text_data.SHARES,
+    ]
+
+
+def test_a_second_part_goes_on_from_the_first_with_its_vocabulary(folder: Path, tmp_path: Path) -> None:
+    first = TextTrainer(TINY, folder, tmp_path / "first").run()
+    config = replace(TINY, start="first", embedding_steps=0, pairing_steps=4)
+    trainer = TextTrainer(config, folder, tmp_path / "second", start=first)
+    assert trainer.finished().fingerprint == first.fingerprint
+    second = trainer.run()
+    assert torch.equal(second.embeddings_VD, first.embeddings_VD) and second.fingerprint != first.fingerprint
+    assert second.encode("the king") == first.encode("the king")
+    with pytest.raises(CheckpointError, match="another shape"):
+        TextTrainer(replace(config, depth=1), folder, tmp_path / "other", start=first)
