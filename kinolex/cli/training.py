@@ -118,7 +118,7 @@ def reproduce(
 
 
 def _cost(flops: int, minutes: Any) -> str:
-    return f"{flops / 1e12:.0f} TFLOP of training, {minutes(flops):.0f} minutes at 250 GFLOP/s"
+    return f"{flops / 1e12:.0f} TFLOP of training, {minutes(flops):.0f} minutes at 115 GFLOP/s"
 
 
 def doctor(data: Path | None = None, device: str = "cpu", json: bool = False) -> None:

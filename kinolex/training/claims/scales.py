@@ -1,19 +1,19 @@
 """How large networks, data and measurements of all claims are: one code path, three sizes.
 
-Floating-point operations at nano (training_flops for transformers, counted for tokenizers), minutes at 250 GFLOP/s:
+Floating-point operations at nano (training_flops for transformers, counted for tokenizers), minutes at 115 GFLOP/s:
 
-    tokens, once     2000 clips x 8 encodings x 2.2 GFLOP                                       35 TFLOP    2
-    transformers     1400 steps x 20.1 GFLOP; 8 of them x 3 seeds: 4 for commit, 2 for
-                     multitask, 1 for parallel, 1 for lm-against-diffusion                     676 TFLOP   45
+    tokens, once     2000 clips x 8 encodings x 2.2 GFLOP                                       35 TFLOP    5
+    transformers     650 steps x 20.1 GFLOP; 8 of them x 3 seeds: 4 for commit, 2 for
+                     multitask, 1 for parallel, 1 for lm-against-diffusion                     314 TFLOP   45
     their measuring  8 tasks x 64 clips x (12 passes x 0.42 + decoder 4.3 + features 0.4)
-                     = 5 TFLOP an arm and seed, 50 steps of flow 13 TFLOP                      145 TFLOP   10
-    passes           64 clips x (99 passes x 0.42 + 8 x 4.7 GFLOP), 3 seeds                     15 TFLOP    1
-    vocabulary       6 tokenizers of 14 TFLOP (400 steps x 35 GFLOP) x 3 seeds                 253 TFLOP   17
-                     transformers of 5.7, 6.4 and 16.6 TFLOP, 2 of each x 3 seeds              172 TFLOP   11
+                     = 5 TFLOP an arm and seed, 50 steps of flow 13 TFLOP                      145 TFLOP   21
+    passes           64 clips x (99 passes x 0.42 + 8 x 4.7 GFLOP), 3 seeds                     15 TFLOP    2
+    vocabulary       6 tokenizers of 8 TFLOP (240 steps x 35 GFLOP) x 3 seeds                  152 TFLOP   22
+                     transformers of 4.6, 5.1 and 13.3 TFLOP, 2 of each x 3 seeds              138 TFLOP   20
                      tokens of 2000 clips by each of the 18 tokenizers                           9 TFLOP    1
 
-87 minutes; small matrices do not reach 250 GFLOP/s, which the rest of two hours is for. `kinolex reproduce --list`
-prints the operations of training of every claim as they are counted from its arms.
+Just under two hours. `kinolex reproduce --list` prints the operations of training of every claim as they are counted
+from its arms.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from dataclasses import dataclass
 
 from kinolex.errors import ConfigError, UsageError
 
-FLOPS_PER_SECOND = 250e9
-"""Of two cores with bfloat16 instructions; for the minutes of --list only."""
+FLOPS_PER_SECOND = 115e9
+"""Of two cores with bfloat16 instructions that train a network each: 2.8 steps of 20.1 GFLOP a second on one core, the
+other busy. For the minutes of --list only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
