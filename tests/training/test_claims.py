@@ -266,7 +266,7 @@ def test_networks_that_are_compared_are_of_one_size(claim: Claim) -> None:
 def test_all_claims_fit_two_hours_at_nano_and_share_what_they_can() -> None:
     together = claim_flops([*CLAIMS.values()], NANO)
     assert together < sum(claim_flops([claim], NANO) for claim in CLAIMS.values())
-    assert minutes(together) < 80  # data and measuring need 15 more, see kinolex/training/claims/scales.py
+    assert minutes(together) < 90  # data and measuring need 29 more, see kinolex/training/claims/scales.py
     everything = distinct([arm for claim in CLAIMS.values() for arm in claim.arms(NANO)])
     assert len(everything) == 4 + 2 + 1 + 1 + 2 * len(NANO.vocabulary_bits)
 
