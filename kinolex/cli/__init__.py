@@ -74,6 +74,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "rate-distortion": evaluation.rate_distortion,
         "generation": evaluation.generation,
         "fewshot": words.fewshot,
+        "drawing": words.drawing,
         "sound": evaluation.sound,
         "multimodal": evaluation.multimodal,
         "upscale": super_resolution.evaluate,

@@ -50,6 +50,7 @@ def reproduce(
     scale: str = "nano",
     out: Path = Path("runs/out/claims"),
     results: Path = Path("results"),
+    data: Path | None = None,
     workers: int | None = None,
     device: str = "cpu",
     json: bool = False,
@@ -66,6 +67,7 @@ def reproduce(
         scale: nano for two CPU cores, small for a GPU, tiny to see that it runs.
         out: gets networks, tokens and finished rows.
         results: gets reproduce_NAME.json and reproduce_NAME.html.
+        data: folder with one sub-folder per collection, for few-shot alone; without it, that asks about worlds.
         workers: networks that are trained at once, each in a process; one per core of a CPU, at most four.
         device: cpu, cuda, cuda:1, mps.
         json: print verdicts as JSON.
@@ -106,7 +108,7 @@ def reproduce(
         command = f"kinolex reproduce {name} --scale {scale} --device {device}"
         if name in STANDALONE:
             result = STANDALONE[name].run(
-                scale, out, results, device=device, command=command, workers=at_once, say=lab.say
+                scale, out, results, device=device, command=command, workers=at_once, say=lab.say, data=data
             )
         else:
             result = tested(CLAIMS[name], size, out, results, command=command, lab=lab, workers=at_once, say=lab.say)

@@ -1,4 +1,4 @@
-"""Pictures as words: describe, and eval fewshot."""
+"""Pictures as words: describe, eval fewshot, and eval drawing."""
 
 from __future__ import annotations
 
@@ -115,5 +115,79 @@ def fewshot(
         f"{task} {key}": one["mean"][key]["mean"]
         for task, one in result["tasks"].items()
         for key in ("open", "among", "shuffled_among", "neighbour", "told_open", "chance")
+    }
+    facts |= {
+        f"{task} {key}: {one['few_words']} words over {one['most_words']}": one[key]["mean"]
+        for task, one in result["few_words"].items()
+        for key in ("open", "among")
+        if key in one
+    }
+    show(facts | {"page": str(out / f"{name}.html")}, json)
+
+
+def drawing(
+    data: Path | None = None,
+    out: Path = Path("out/eval"),
+    model: str = "spae-nano",
+    language_model: str = "text-nano",
+    sets: tuple[str, ...] = (),
+    changes: tuple[str, ...] = ("denoise", "inpaint", "deblur", "brighten", "rotate", "shift"),
+    examples: int = 3,
+    layers: int = 3,
+    episodes: int = 50,
+    seed: int = 0,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Pictures changed in context by a frozen language model, beside copying the last example.
+
+    Example: kinolex eval drawing --data DATA --changes rotate inpaint --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set; worlds alone need none.
+        out: gets a JSON file and a page with pictures.
+        model: a word tokenizer: shipped name, folder, or hub repository.
+        language_model: whose words those are: shipped name, folder, or hub repository of any causal model.
+        sets: folders of pictures, or worlds; digits and worlds by default, worlds alone without data.
+        changes: of denoise, inpaint, deblur, brighten, rotate, shift.
+        examples: pictures shown before and after.
+        layers: of the pyramid, from the top: what is shown and written.
+        episodes: of each set and change.
+        seed: of the pictures.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    check_device(device)
+    from kinolex import hub
+    from kinolex.evaluation.drawing import DrawingProtocol, evaluate_drawing
+
+    spae, fingerprint = hub.load_spae(model)
+    lm = hub.load_lm(language_model).to(device)
+    protocol = DrawingProtocol(
+        sets=sets or (("worlds",) if data is None else ("digits", "worlds")),
+        changes=changes,
+        examples=examples,
+        layers=layers,
+        episodes=episodes,
+        seed=seed,
+        language_model=lm.fingerprint,
+        tokenizer=fingerprint,
+    )
+    name = f"drawing_{Path(model).name}"
+    with frames_bar("drawing", "pictures") as bar:
+        result = evaluate_drawing(
+            lm,
+            spae.to(device),
+            data,
+            protocol,
+            out,
+            name=name,
+            command=f"kinolex eval drawing --data DIR --model {Path(model).name} --episodes {episodes}",
+            on_episodes=bar,
+        )
+    facts = {
+        f"{task} {key.replace('_', ' ')}": one["mean"][key]["mean"]
+        for task, one in result["tasks"].items()
+        for key in ("made_success", "shuffled_success", "error_over_copy")
     }
     show(facts | {"page": str(out / f"{name}.html")}, json)

@@ -81,7 +81,14 @@ class EpisodeList:
 
 
 def episode_list(
-    data: Path | None, name: str, *, ways: int, shots: int = 1, seed: int = 0, count: int = EPISODES
+    data: Path | None,
+    name: str,
+    *,
+    ways: int,
+    shots: int = 1,
+    seed: int = 0,
+    count: int = EPISODES,
+    part: tuple[int, int] = (0, 1),
 ) -> EpisodeList:
     """The list of a set.
 
@@ -91,15 +98,18 @@ def episode_list(
         ways: labels to choose from.
         shots: pictures shown of each (inner shots).
         count: questions; a shorter list is the beginning of a longer one.
+        part: (k, n) takes every n-th picture of a label, from the k-th on: lists of other k show and ask others.
 
     Raises:
-        UsageError: another set, fewer than 2 ways, or no shots.
+        UsageError: another set, fewer than 2 ways, no shots, or a part that there is not.
         MissingFile, DataError: the set is not there, or has too few labels with enough pictures.
     """
     if name not in SETS or ways < 2 or shots < 1 or count < 1:
         raise UsageError(
             f"episodes need a set of {', '.join(SETS)}, 2 ways and 1 shot or more, got {name!r}, {ways}, {shots}"
         )
+    if not 0 <= part[0] < part[1]:
+        raise UsageError(f"part k of n needs k in 0..n-1, got {part}")
     if data is None and name != "worlds":
         raise DataError(f"episodes of {name} need the data folder; give --data")
     folder = data or Path()
@@ -109,8 +119,8 @@ def episode_list(
         shown = _labelled(list_pictures(folder, name, SUPPORT_FROM[name]))
     apart = shown is not asked
     pictures = (*asked, *shown) if apart else tuple(asked)
-    query_of = _by_label(pictures[: len(asked)], 0)
-    support_of = _by_label(pictures[len(asked) :], len(asked)) if apart else query_of
+    query_of = _by_label(pictures[: len(asked)], 0, part)
+    support_of = _by_label(pictures[len(asked) :], len(asked), part) if apart else query_of
     need = shots if apart else shots + 1
     labels = sorted(label for label in query_of if len(support_of.get(label, ())) >= need)
     if len(labels) < ways:
@@ -143,9 +153,9 @@ def _labelled(pictures: Sequence[Picture]) -> list[Picture]:
     return [picture for picture in pictures if picture.label is not None]
 
 
-def _by_label(pictures: Sequence[Picture], start: int) -> dict[str, list[int]]:
+def _by_label(pictures: Sequence[Picture], start: int, part: tuple[int, int]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for index, picture in enumerate(pictures, start=start):
         assert picture.label is not None
         found.setdefault(picture.label, []).append(index)
-    return found
+    return {label: indices[part[0] :: part[1]] for label, indices in found.items()}

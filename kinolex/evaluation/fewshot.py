@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kinolex.data.pictures import Picture, load_picture
 from kinolex.errors import ConfigError
 from kinolex.evaluation.episodes import SETS, Episode, EpisodeList, episode_list
 from kinolex.evaluation.page import note, page, section, table, write_text
 from kinolex.evaluation.protocol import FORMAT, Hashed, command_line, commit, hardware, summarise, write_result
+from kinolex.evaluation.understanding_scores import ratio
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tasks import prompts
 from kinolex.tasks.prompts import Example
@@ -35,6 +37,8 @@ ROWS = 16
 """Prompts that the language model reads at once."""
 PICTURES = 32
 """Pictures that are turned into words at once."""
+FEW_WORDS = 5
+"""Of a picture at most, where few words are compared with many."""
 
 Words = Sequence[str]
 WordsOf = Sequence[Words] | Mapping[int, Words]
@@ -70,13 +74,26 @@ class FewShotProtocol(Hashed):
 
 def words_of_pictures(spae: Spae, pictures: Sequence[Picture], layers: int) -> list[list[str]]:
     """Words of the first layers of each picture."""
-    device, side = next(spae.parameters()).device, spae.config.pixels[1]
     found: list[list[str]] = []
     for at in range(0, len(pictures), PICTURES):
-        frames_NHWC = np.stack([load_picture(picture, side) for picture in pictures[at : at + PICTURES]])
-        pixels_BCHW = torch.from_numpy(frames_NHWC).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        found += spae.spell(spae.encode_ids(pixels_BCHW.unsqueeze(2))[:layers])
+        found += words_of_pixels(spae, pixels_of(pictures[at : at + PICTURES], spae.config.pixels[1]), layers)
     return found
+
+
+def pixels_of(pictures: Sequence[Picture], side: int) -> Tensor:
+    """pixels_BCHW in [-1, 1], scaled to side x side."""
+    frames_NHWC = np.stack([load_picture(picture, side) for picture in pictures])
+    return torch.from_numpy(frames_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def words_of_pixels(spae: Spae, pixels_BCHW: Tensor, layers: int) -> list[list[str]]:
+    """Words of the first layers of pictures in [-1, 1]."""
+    device = next(spae.parameters()).device
+    return [
+        row
+        for some_BCHW in pixels_BCHW.split(PICTURES)
+        for row in spae.spell(spae.encode_ids(some_BCHW.unsqueeze(2).to(device))[:layers])
+    ]
 
 
 def used_pictures(questions: EpisodeList) -> list[int]:
@@ -117,6 +134,28 @@ def question(episode: Episode, words: WordsOf, pictures: Sequence[Picture], prot
     return prompts.classification(shown, words[episode.query], labels=labels, repeats=protocol.repeats)
 
 
+def ask(
+    lm: FrozenLM,
+    questions: EpisodeList,
+    words: WordsOf,
+    protocol: FewShotProtocol,
+    on_answer: Callable[[int], None] | None = None,
+) -> list[tuple[float, float]]:
+    """Of every episode: 1.0 where the model writes exactly the label, and 1.0 where it finds it the likeliest."""
+    episodes = questions.episodes
+    asked = [(question(episode, words, questions.pictures, protocol), episode.labels) for episode in episodes]
+    return [
+        (float(written == episode.answer), float(likeliest == episode.answer))
+        for episode, (written, likeliest) in zip(episodes, answers(lm, asked, on_answer), strict=True)
+    ]
+
+
+def shuffled_words(questions: EpisodeList, words: WordsOf, seed: int) -> dict[int, Words]:
+    """Every used picture with the words of another one, the same wherever it stands."""
+    order = np.random.default_rng(seed).permutation(used_pictures(questions))
+    return {int(a): words[int(b)] for a, b in zip(order, np.roll(order, 1), strict=True)}
+
+
 def neighbour(episode: Episode, words: WordsOf, pictures: Sequence[Picture]) -> float:
     """Chance that the label of the shown picture which shares the most words is right; ties are drawn."""
     asked = Counter(words[episode.query])
@@ -138,26 +177,42 @@ def evaluate_list(
         words: of the pictures that are used.
     """
     pictures, episodes = questions.pictures, questions.episodes
-    # The same prompts with every picture's words those of another one, the same everywhere.
-    order = np.random.default_rng(protocol.seed).permutation(used_pictures(questions))
-    shuffled = {int(a): words[int(b)] for a, b in zip(order, np.roll(order, 1), strict=True)}
-    told = {int(index): pictures[int(index)].told or ("nothing",) for index in order}
-    found: dict[str, list[tuple[str, str]]] = {}
-    for number, (name, spelling) in enumerate((("words", words), ("shuffled", shuffled), ("told", told))):
-        asked = [(question(episode, spelling, pictures, protocol), episode.labels) for episode in episodes]
+    told = {index: pictures[index].told or ("nothing",) for index in used_pictures(questions)}
+    shuffled = shuffled_words(questions, words, protocol.seed)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number, (name, spelling) in enumerate((("", words), ("shuffled_", shuffled), ("told_", told))):
         done = number * len(episodes)
-        found[name] = answers(lm, asked, None if on_answer is None else lambda k, done=done: on_answer(done + k))
+        on_more = None if on_answer is None else lambda k, done=done: on_answer(done + k)
+        found[name] = ask(lm, questions, spelling, protocol, on_more)
     rows = []
     for number, episode in enumerate(episodes):
         row: dict[str, Any] = {"name": f"{questions.name}/{questions.ways}-way/{number}", "chance": 1 / questions.ways}
-        for name, several in found.items():
-            written, likeliest = several[number]
-            prefix = "" if name == "words" else f"{name}_"
-            row[f"{prefix}open"] = float(written == episode.answer)
-            row[f"{prefix}among"] = float(likeliest == episode.answer)
+        for name, hits in found.items():
+            row[f"{name}open"], row[f"{name}among"] = hits[number]
         row["neighbour"] = neighbour(episode, words, pictures)
         rows.append(row)
     return rows
+
+
+def few_against_most(rows_of: Mapping[int, Sequence[Mapping[str, Any]]], protocol: FewShotProtocol) -> dict[str, Any]:
+    """Accuracy with at most FEW_WORDS words of a picture over that with the most that were shown.
+
+    Args:
+        rows_of: rows of one list, by the number of words.
+
+    Returns:
+        few_words, most_words, and of the model's accuracies their ratio with an interval over episodes, left out where
+        most words are never right; empty where the numbers of words are all small or all large.
+    """
+    few, most = max((length for length in rows_of if length <= FEW_WORDS), default=0), max(rows_of)
+    if few in (0, most):
+        return {}
+    found: dict[str, Any] = {"few_words": few, "most_words": most}
+    for key in ("open", "among"):
+        above_SN, below_SN = (np.array([[row[key] for row in rows_of[length]]]) for length in (few, most))
+        if below_SN.any():
+            found[key] = ratio(above_SN, below_SN, seed=protocol.seed, draws=protocol.bootstrap_draws)
+    return found
 
 
 def evaluate_fewshot(
@@ -180,7 +235,7 @@ def evaluate_fewshot(
     if deepest > len(spae.config.layers):
         raise ConfigError(f"this tokenizer has {len(spae.config.layers)} layers, not {deepest}")
     total = 3 * len(protocol.sets) * len(protocol.ways) * len(protocol.layers) * protocol.episodes
-    done, tasks = 0, {}
+    done, tasks, few = 0, {}, {}
     for set_name in protocol.sets:
         spelled: dict[str, list[str]] = {}
         for ways in protocol.ways:
@@ -191,6 +246,7 @@ def evaluate_fewshot(
             fresh = [questions.pictures[index] for index in used if questions.pictures[index].name not in spelled]
             found = words_of_pictures(spae, fresh, deepest)
             spelled |= {picture.name: row for picture, row in zip(fresh, found, strict=True)}
+            rows_of: dict[int, list[dict[str, Any]]] = {}
             for layers in protocol.layers:
                 length = prefix_lengths(spae.config)[layers - 1]
                 rows = evaluate_list(
@@ -201,11 +257,14 @@ def evaluate_fewshot(
                     None if on_episodes is None else lambda k, done=done: on_episodes(done + k, total),
                 )
                 done += 3 * len(rows)
+                rows_of[length] = rows
                 tasks[f"{set_name} {ways}-way {length} words"] = {
                     "n": len(rows),
                     "episodes_hash": questions.hash,
                     "mean": summarise(rows, protocol),
                 }
+            if compared := few_against_most(rows_of, protocol):
+                few[f"{set_name} {ways}-way"] = compared
     result = {
         "format": FORMAT,
         "name": name,
@@ -216,6 +275,7 @@ def evaluate_fewshot(
         "protocol": asdict(protocol),
         "protocol_hash": protocol.hash,
         "tasks": tasks,
+        "few_words": few,
     }
     write_result(out / f"{name}.json", result)
     write_text(out / f"{name}.html", fewshot_page(result))
@@ -240,8 +300,21 @@ def fewshot_page(result: dict[str, Any]) -> str:
         "words of class or caption instead of words of pixels."
     )
     body = table(["questions", "n", *(column.replace("_", " ") for column in COLUMNS)], rows, caption="Percent right")
+    parts = [section("Answers", body, note(explained))]
+    compared = [
+        [name, one["few_words"], one["most_words"], *(_interval(one.get(key)) for key in ("open", "among"))]
+        for name, one in result["few_words"].items()
+    ]
+    if compared:
+        told = "accuracy with few words over that with most words, on the same episodes"
+        headers = ["questions", "few words", "most words", "open", "among"]
+        parts.append(section("Few words against most", table(headers, compared, caption=told)))
     return page(
         "Few-shot questions about pictures, to a language model that reads words",
-        [section("Answers", body, note(explained))],
+        parts,
         lead=f"{result['command']} at {result['commit'][:12]}, {result['date']}; protocol {result['protocol_hash']}.",
     )
+
+
+def _interval(value: Mapping[str, float] | None) -> str | None:
+    return None if value is None else f"{value['mean']:.2f} ({value['low']:.2f} to {value['high']:.2f})"

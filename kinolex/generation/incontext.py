@@ -104,7 +104,7 @@ def _written(
     layer: Callable[[int, Words], str],
     chunk: Callable[[int, int, Words], str],
 ) -> list[str]:
-    ids = {_single_id(lm, word): word for word in config.words}
+    ids = _single_ids(lm, config.words)
     allowed = list(ids)
 
     def answers(asked: Sequence[str], lengths: Sequence[int]) -> list[list[str]]:
@@ -140,8 +140,11 @@ def _checked(config: SpaeConfig, shown: Sequence[Words], writing: Writing) -> li
     return ends
 
 
-def _single_id(lm: FrozenLM, word: str) -> int:
-    ids = lm.encode(f" {word}")
-    if len(ids) != 1:
-        raise TokenError(f"{word!r} is {len(ids)} ids of this language model; take the one that the words are of")
-    return ids[0]
+def _single_ids(lm: FrozenLM, words: Words) -> dict[int, str]:
+    """Id to word."""
+    found: dict[int, str] = {}
+    for word, ids in zip(words, lm.encode_all([f" {word}" for word in words]), strict=True):
+        if len(ids) != 1:
+            raise TokenError(f"{word!r} is {len(ids)} ids of this language model; take the one that the words are of")
+        found[ids[0]] = word
+    return found

@@ -127,6 +127,12 @@ class FrozenLM:
         """Ids of a text, without any that mark its beginning or end."""
         return [int(index) for index in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """As encode, of many at once."""
+        return [
+            [int(index) for index in ids] for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        ]
+
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 

@@ -12,7 +12,16 @@ import torch
 from kinolex.data.pictures import Picture
 from kinolex.errors import ConfigError, DataError, UsageError
 from kinolex.evaluation.episodes import EPISODES, HASHES, SETS, Episode, EpisodeList, episode_list
-from kinolex.evaluation.fewshot import FewShotProtocol, answers, evaluate_fewshot, evaluate_list, neighbour, question
+from kinolex.evaluation.fewshot import (
+    FewShotProtocol,
+    answers,
+    evaluate_fewshot,
+    evaluate_list,
+    few_against_most,
+    neighbour,
+    question,
+    used_pictures,
+)
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.spae import Spae, codebook_from
 from tests.copying_model import Copier
@@ -64,6 +73,16 @@ def test_a_list_is_a_function_of_set_and_seed_and_begins_as_a_shorter_one(questi
     assert again.hash == questions.hash
     assert episode_list(None, "worlds", ways=5, shots=2, count=20).episodes == questions.episodes[:20]
     assert episode_list(None, "worlds", ways=5, shots=2, count=300, seed=1).hash != questions.hash
+
+
+def test_parts_of_a_set_share_no_picture_and_know_the_same_labels() -> None:
+    parts = [episode_list(None, "worlds", ways=2, count=200, part=(number, 3)) for number in range(3)]
+    used = [set(used_pictures(part)) for part in parts]
+    assert not (used[0] & used[1] or used[1] & used[2] or used[0] & used[2])
+    asked = [{episode.answer for episode in part.episodes} for part in parts]
+    assert all(len(one & asked[0]) > 0.8 * len(asked[0]) for one in asked)
+    with pytest.raises(UsageError, match="part k of n"):
+        episode_list(None, "worlds", ways=2, part=(3, 3))
 
 
 def test_impossible_lists_are_refused() -> None:
@@ -140,5 +159,29 @@ def test_a_whole_evaluation_writes_figures_and_a_page(copier: FrozenLM, tmp_path
     assert json.loads((tmp_path / "fewshot.json").read_text()) == json.loads(json.dumps(result))
     assert "worlds 2-way 5 words" in (tmp_path / "fewshot.html").read_text()
     assert seen[-1] == (24, 24)
+    assert result["few_words"] == {}  # 5 words at most: there is nothing to compare them with
     with pytest.raises(ConfigError, match="has 2 layers"):
         evaluate_fewshot(copier, spae, None, replace(protocol, layers=(3,)), tmp_path)
+
+
+def test_few_words_are_compared_with_the_most_words_on_the_same_episodes() -> None:
+    protocol = FewShotProtocol(bootstrap_draws=200)
+    right = {1: [0.0, 0.0, 0.0, 0.0], 5: [1.0, 0.0, 1.0, 0.0], 21: [1.0, 1.0, 1.0, 1.0]}
+    rows_of = {length: [{"open": 0.0, "among": hit} for hit in hits] for length, hits in right.items()}
+    found = few_against_most(rows_of, protocol)
+    assert (found["few_words"], found["most_words"]) == (5, 21)
+    assert found["among"]["mean"] == 0.5 and found["among"]["low"] < 0.5 < found["among"]["high"] < 1.01
+    assert "open" not in found  # never right, whatever the number of words
+    assert few_against_most({21: rows_of[21]}, protocol) == few_against_most({5: rows_of[5]}, protocol) == {}
+
+
+def test_a_page_tells_how_far_few_words_reach(tmp_path: Path, copier: FrozenLM) -> None:
+    config = tiny_spae_config(("red", "blue", "star", "ring"), layers=((1, 1, 1), (1, 2, 2), (1, 2, 2)), fold=8)
+    torch.manual_seed(0)
+    spae = Spae(config).eval()
+    spae.quantizer.set_codebook(codebook_from(torch.randn(4, 4)))
+    protocol = FewShotProtocol(sets=("worlds",), ways=(2,), layers=(2, 3), episodes=4)
+    result = evaluate_fewshot(copier, spae, None, protocol, tmp_path, command="x")
+    compared = result["few_words"]["worlds 2-way"]
+    assert (compared["few_words"], compared["most_words"]) == (5, 9)
+    assert "Few words against most" in (tmp_path / "fewshot.html").read_text()

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kinolex.training.claims import lengths, model_scale, poets, semantics, super_resolution, sync, task_mix
+from kinolex.training.claims import (
+    few_shot,
+    lengths,
+    model_scale,
+    poets,
+    semantics,
+    super_resolution,
+    sync,
+    task_mix,
+)
 from kinolex.training.claims.lab import Say
 from kinolex.training.claims.poet_claims import PoetClaim, reproduce_poets
 
@@ -23,8 +32,13 @@ class Run(Protocol):
         command: str | None,
         workers: int,
         say: Say,
+        data: Path | None = None,
     ) -> dict[str, Any]:
-        """Test the claim, or go on where an earlier call stopped; scale is a name, the rest as in claims/run.py."""
+        """Test the claim, or go on where an earlier call stopped; scale is a name, the rest as in claims/run.py.
+
+        Args:
+            data: folder with one sub-folder per collection; most claims look at worlds alone.
+        """
         ...
 
 
@@ -37,7 +51,9 @@ class Standalone:
     run: Run
 
 
-def _alone(scale_named: Callable[[str], Any], reproduce: Callable[..., dict[str, Any]]) -> Run:
+def _alone(
+    scale_named: Callable[[str], Any], reproduce: Callable[..., dict[str, Any]], *, reads_data: bool = False
+) -> Run:
     """A claim that trains one network after the other."""
 
     def run(
@@ -49,8 +65,12 @@ def _alone(scale_named: Callable[[str], Any], reproduce: Callable[..., dict[str,
         command: str | None,
         workers: int,
         say: Say,
+        data: Path | None = None,
     ) -> dict[str, Any]:
-        return reproduce(scale_named(scale), folder, results, device=device, command=command, say=say)
+        how: dict[str, Any] = {"data": data} if reads_data else {}
+        if reads_data and data is not None and command is not None:
+            command += " --data DIR"
+        return reproduce(scale_named(scale), folder, results, device=device, command=command, say=say, **how)
 
     return run
 
@@ -60,7 +80,9 @@ def _of_poets(claim: PoetClaim) -> Standalone:
         scale = poets.scale_named(name)
         return {repr(arm.config): len(scale.seeds) * poets.arm_flops(arm.config) for arm in claim.arms(scale)}
 
-    def run(scale: str, folder: Path, results: Path | None = None, **how: Any) -> dict[str, Any]:
+    def run(
+        scale: str, folder: Path, results: Path | None = None, *, data: Path | None = None, **how: Any
+    ) -> dict[str, Any]:
         return reproduce_poets(claim, poets.scale_named(scale), folder, results, **how)
 
     return Standalone(name=claim.told.name, statement=claim.told.statement, costs=costs, run=run)
@@ -96,6 +118,12 @@ STANDALONE: dict[str, Standalone] = {
             statement=lengths.TOLD.statement,
             costs=lambda name: {},
             run=_alone(lengths.scale_named, lengths.reproduce_lengths),
+        ),
+        Standalone(
+            name=few_shot.NAME,
+            statement=few_shot.TOLD.statement,
+            costs=lambda name: {},
+            run=_alone(few_shot.scale_named, few_shot.reproduce_few_shot, reads_data=True),
         ),
     )
 }

@@ -1,0 +1,334 @@
+"""Pictures changed by a language model that never saw one, from a few examples, beside copying the last of them.
+
+pictures --change--> before, after --words--> examples: before -> after; a query: before -> ?
+query --FrozenLM--> words made --decode--> nearer to the right answer, or to what was copied?
+
+The right answer is the true picture as its own words decode, which a model that writes every word rightly reaches
+exactly. Controls, judged alike: the last example's answer (copy), the same prompt with another picture as its query
+(shuffled), and the query's own words (unchanged). Distances are mean squared errors of pixels in 0..1.
+
+Source: in-context transformations of SPAE, Yu et al. 2023, arXiv 2306.17842; papers.md section 5.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kinolex.data.pictures import WORLDS, list_pictures
+from kinolex.errors import ConfigError, DataError
+from kinolex.evaluation.fewshot import pixels_of, words_of_pixels
+from kinolex.evaluation.page import figure, image_data_uri, note, page, section, table, write_text
+from kinolex.evaluation.protocol import (
+    COVERAGE,
+    FORMAT,
+    Hashed,
+    command_line,
+    commit,
+    hardware,
+    summarise,
+    write_result,
+)
+from kinolex.generation.incontext import Writing, transform
+from kinolex.models.frozen_lm import FrozenLM
+from kinolex.tokenizers.spae import Spae, prefix_lengths
+
+NUM_WORLDS = 500
+"""Of the test split."""
+SHOWN = 3
+"""Questions of each kind whose pictures stand on the page."""
+MADE, COPY, SHUFFLED, UNCHANGED, RIGHT = "made", "copy", "shuffled", "unchanged", "right"
+
+Drawn = Sequence[tuple[Tensor, ...]]
+"""Pictures (C, H, W) in -1..1 of a question, in the order of SEEN."""
+SEEN = ("last example", "its answer: copy", "asked", "right", "made")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to a picture, and whether the model is asked to do it or to take it back."""
+
+    make: Callable[[Tensor, torch.Generator], Tensor]
+    """pixels_BCHW in [-1, 1] -> pixels_BCHW."""
+    taken_back: bool
+
+
+def _noise(pixels_BCHW: Tensor, dice: torch.Generator) -> Tensor:
+    return (pixels_BCHW + 0.5 * torch.randn(pixels_BCHW.shape, generator=dice)).clamp(-1, 1)
+
+
+def _hole(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
+    changed_BCHW, side = pixels_BCHW.clone(), pixels_BCHW.shape[-1]
+    changed_BCHW[:, :, side // 4 : side - side // 4, side // 4 : side - side // 4] = 0.0
+    return changed_BCHW
+
+
+def _blur(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
+    side = pixels_BCHW.shape[-1]
+    return F.interpolate(F.adaptive_avg_pool2d(pixels_BCHW, max(1, side // 8)), size=side, mode="bilinear")
+
+
+def _dark(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
+    return 0.4 * (pixels_BCHW + 1.0) - 1.0
+
+
+def _turned(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
+    return pixels_BCHW.rot90(1, dims=(2, 3))
+
+
+def _shifted(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
+    return pixels_BCHW.roll(pixels_BCHW.shape[-1] // 4, dims=3)
+
+
+CHANGES: dict[str, Change] = {
+    "denoise": Change(_noise, taken_back=True),
+    "inpaint": Change(_hole, taken_back=True),
+    "deblur": Change(_blur, taken_back=True),
+    "brighten": Change(_dark, taken_back=True),
+    "rotate": Change(_turned, taken_back=False),
+    "shift": Change(_shifted, taken_back=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawingProtocol(Hashed):
+    """Which pictures are changed, and how the model is shown it."""
+
+    sets: tuple[str, ...] = ("digits", "worlds")
+    changes: tuple[str, ...] = tuple(CHANGES)
+    examples: int = 3
+    layers: int = 3
+    """Of the pyramid, from the top: what is shown, written and decoded."""
+    episodes: int = 50
+    """Of each set; every change is asked of the same pictures."""
+    seed: int = 0
+    bootstrap_draws: int = 10_000
+    language_model: str = ""
+    tokenizer: str = ""
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = set(self.changes) - set(CHANGES)
+        if unknown or not self.changes or not self.sets:
+            raise ConfigError(f"drawing needs sets, and changes of {', '.join(CHANGES)}, got {self}")
+        if self.examples < 1 or self.layers < 1 or self.episodes < 2:
+            raise ConfigError(f"drawing needs an example, a layer and two episodes at least, got {self}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Questions:
+    """Pictures of a set, and which of them every episode shows (all but the last) and asks about (the last)."""
+
+    pixels_BCHW: Tensor
+    episodes_NK: NDArray[np.int64]
+    hash: str
+    """16 hexadecimal digits over the names of what is shown and asked."""
+
+
+def questions_of(data: Path | None, name: str, protocol: DrawingProtocol, side: int) -> Questions:
+    """The episodes of a set, scaled to side x side.
+
+    Raises:
+        MissingFile, DataError: the set is not there, or has too few pictures.
+    """
+    if data is None and name != WORLDS:
+        raise DataError(f"drawing pictures of {name} needs the data folder; give --data")
+    pictures = list_pictures(data or Path(), name, "test", worlds=NUM_WORLDS)
+    size = protocol.examples + 1
+    if len(pictures) < size:
+        raise DataError(f"{protocol.examples} examples and a query need {size} pictures; {name} has {len(pictures)}")
+    dice = np.random.default_rng([zlib.crc32(name.encode()), protocol.examples, protocol.seed])
+    chosen_NK = np.stack([dice.choice(len(pictures), size, replace=False) for _ in range(protocol.episodes)])
+    names = [[pictures[index].name for index in row] for row in chosen_NK]
+    used, places = np.unique(chosen_NK, return_inverse=True)
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+    return Questions(pixels_of([pictures[index] for index in used], side), places.reshape(chosen_NK.shape), digest)
+
+
+def evaluate_change(
+    lm: FrozenLM,
+    spae: Spae,
+    questions: Questions,
+    name: str,
+    protocol: DrawingProtocol,
+    on_episode: Callable[[int], None] | None = None,
+) -> tuple[list[dict[str, Any]], Drawn]:
+    """One row per episode, and the pictures of the first ones.
+
+    Args:
+        name: of the change.
+        on_episode: called with the number of episodes done.
+    """
+    change, pixels_BCHW = CHANGES[name], questions.pixels_BCHW
+    dice = torch.Generator().manual_seed(protocol.seed)
+    plain, changed = (
+        words_of_pixels(spae, each_BCHW, protocol.layers) for each_BCHW in (pixels_BCHW, change.make(pixels_BCHW, dice))
+    )
+    before, after = (changed, plain) if change.taken_back else (plain, changed)
+    writing = Writing(layers=protocol.layers)
+    rows, drawn = list[dict[str, Any]](), list[tuple[Tensor, ...]]()
+    for number, row_K in enumerate(questions.episodes_NK.tolist()):
+        *shown, query = row_K
+        other = int(questions.episodes_NK[(number + 1) % len(questions.episodes_NK), -1])
+        pairs = [(before[index], after[index]) for index in shown]
+        words = {
+            MADE: transform(lm, spae.config, pairs, before[query], writing),
+            SHUFFLED: transform(lm, spae.config, pairs, before[other], writing),
+            COPY: after[shown[-1]],
+            UNCHANGED: before[query],
+            RIGHT: after[query],
+        }
+        pixels = _decoded(spae, [*words.values(), before[shown[-1]]])
+        of = dict(zip(words, pixels, strict=False))
+        rows.append({"name": f"{name}/{number}"} | judged(words, of))
+        if number < SHOWN:
+            drawn.append((pixels[-1], of[COPY], of[UNCHANGED], of[RIGHT], of[MADE]))
+        if on_episode:
+            on_episode(number + 1)
+    return rows, drawn
+
+
+def judged(words: Mapping[str, Sequence[str]], pixels: Mapping[str, Tensor]) -> dict[str, float]:
+    """Figures of one episode.
+
+    Args:
+        words, pixels: of MADE, SHUFFLED, UNCHANGED, COPY and RIGHT; pixels in [-1, 1].
+
+    Returns:
+        NAME_success: 1.0 where nearer to the right answer than to the copy; NAME_error: distance to the right answer;
+        NAME_words: share of words that are the right ones.
+    """
+    found = {}
+    for name in (MADE, SHUFFLED, UNCHANGED, COPY):
+        error = apart(pixels[name], pixels[RIGHT])
+        if name != COPY:
+            found[f"{name}_success"] = float(error == 0.0 or error < apart(pixels[name], pixels[COPY]))
+        found[f"{name}_error"] = error
+        found[f"{name}_words"] = float(np.mean([a == b for a, b in zip(words[name], words[RIGHT], strict=True)]))
+    return found
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """Mean squared error of pixels in [-1, 1], as if they were in 0..1."""
+    return float((one - other).square().mean()) / 4
+
+
+def over_copy(rows: Sequence[Mapping[str, Any]], protocol: DrawingProtocol) -> dict[str, float]:
+    """Mean error of what was made over that of the copy, with an interval over episodes drawn with replacement."""
+    errors_2N = np.array([[row[f"{name}_error"] for row in rows] for name in (MADE, COPY)])
+    count = errors_2N.shape[1]
+    dice = np.random.default_rng(protocol.seed)
+    picks_RN = dice.integers(0, count, size=(protocol.bootstrap_draws, count))
+    smallest = 1e-3 * float(errors_2N[1].mean()) or 1e-9
+    above_R, below_R = errors_2N[:, picks_RN].mean(axis=2)
+    tail = 100.0 * (1.0 - COVERAGE) / 2.0
+    low, high = np.percentile(above_R / below_R.clip(min=smallest), [tail, 100.0 - tail])
+    mean = float(errors_2N[0].mean()) / max(float(errors_2N[1].mean()), smallest)
+    return {"mean": mean, "low": float(low), "high": float(high)}
+
+
+def evaluate_drawing(
+    lm: FrozenLM,
+    spae: Spae,
+    data: Path | None,
+    protocol: DrawingProtocol,
+    out: Path,
+    *,
+    name: str = "drawing",
+    command: str | None = None,
+    on_episodes: Callable[[int, int | None], None] | None = None,
+) -> dict[str, Any]:
+    """Ask every change of every set; writes out/NAME.json and out/NAME.html and returns the result.
+
+    Raises:
+        MissingFile, DataError: a set is not there. UsageError: prompts longer than the model reads, or more layers than
+        the tokenizer has. TokenError: the tokenizer's words are not of this model.
+    """
+    total = len(protocol.sets) * len(protocol.changes) * protocol.episodes
+    done, tasks, drawn = 0, dict[str, Any](), dict[str, Drawn]()
+    for set_name in protocol.sets:
+        questions = questions_of(data, set_name, protocol, spae.config.pixels[1])
+        for change in protocol.changes:
+            rows, drawn[f"{set_name} {change}"] = evaluate_change(
+                lm,
+                spae,
+                questions,
+                change,
+                protocol,
+                None if on_episodes is None else lambda k, done=done: on_episodes(done + k, total),
+            )
+            done += len(rows)
+            tasks[f"{set_name} {change}"] = {
+                "n": len(rows),
+                "episodes_hash": questions.hash,
+                "mean": summarise(rows, protocol) | {"error_over_copy": over_copy(rows, protocol)},
+            }
+    result = {
+        "format": FORMAT,
+        "name": name,
+        "command": command or command_line(),
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "hardware": hardware(),
+        "protocol": asdict(protocol),
+        "protocol_hash": protocol.hash,
+        "words": prefix_lengths(spae.config)[protocol.layers - 1],
+        "tasks": tasks,
+    }
+    write_result(out / f"{name}.json", result)
+    write_text(out / f"{name}.html", drawing_page(result, drawn))
+    return result
+
+
+def drawing_page(result: dict[str, Any], drawn: Mapping[str, Drawn]) -> str:
+    """The figures of a result, and the first pictures of every kind of question."""
+    share = [f"{name}_success" for name in (MADE, SHUFFLED, UNCHANGED)] + [f"{name}_words" for name in (MADE, COPY)]
+    rows = []
+    for name, task in result["tasks"].items():
+        percent = [_interval(task["mean"][key], 100, 0) for key in share]
+        rows.append([name, task["n"], *percent[:3], _interval(task["mean"]["error_over_copy"], 1, 2), *percent[3:]])
+    headers = ["set and change", "n", "success", "shuffled", "unchanged", "error over copy", "words right", "of copy"]
+    explained = (
+        "success: percent of pictures nearer to the right answer than to the last example's, which a model that copies "
+        "would give. shuffled: the same of prompts with another picture as their query. unchanged: the same of the "
+        "query's own words. error over copy: mean squared error over that of the last example's answer; below 1 is "
+        "better. words right: percent."
+    )
+    shown = []
+    for name, several in drawn.items():
+        for pictures in several:
+            labelled = zip(SEEN, map(_uri, pictures), strict=True)
+            shown.append(figure(list(labelled), caption=name))
+    return page(
+        "Pictures changed by a language model that reads and writes words",
+        [section("Figures", table(headers, rows, caption="95 % intervals"), note(explained)), section("Seen", *shown)],
+        lead=f"{result['command']} at {result['commit'][:12]}, {result['date']}; {result['words']} words a picture; "
+        f"protocol {result['protocol_hash']}.",
+    )
+
+
+def _decoded(spae: Spae, words: Sequence[Sequence[str]]) -> list[Tensor]:
+    """Pixels (C, H, W) of each."""
+    device = next(spae.parameters()).device
+    return list(spae.decode_ids([layer.to(device) for layer in spae.read(words)])[:, :, 0].cpu())
+
+
+def _interval(value: Mapping[str, float], scale: float, places: int) -> str:
+    mean, low, high = (f"{scale * value[key]:.{places}f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def _uri(pixels_CHW: Tensor) -> str:
+    return image_data_uri(((pixels_CHW + 1.0) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
