@@ -275,11 +275,6 @@ def load_upscaler(name: str | Path = DEFAULT, tokenizer: str | Path | None = Non
         UnknownModel: nothing has that name, or its tokenizer is not among the shipped ones.
         CheckpointError, ConfigError: damaged, no super-resolution, or made for another tokenizer.
     """
-    if name == DEFAULT and DEFAULT not in hub.shipped(checkpoint.SUPER_RESOLUTION):
-        raise UnknownModel(
-            f"{DEFAULT} is not shipped with this version; train it by recipes/upscale_world_nano.py and name the "
-            "folder of its weights"
-        )
     model, fingerprint = checkpoint.load_module(hub.locate(name), checkpoint.SUPER_RESOLUTION)
     assert isinstance(model, SuperResolution)
     return Upscaler(model, hub.load(tokenizer or hub.name_of(model.config.tokenizer)), fingerprint)
