@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kinolex import checkpoint, hub
 from kinolex.api import OnFrames, refuse_same, reported, write_stream
-from kinolex.errors import ConfigError, TokenError, UnknownModel, UsageError
+from kinolex.errors import ConfigError, TokenError, UsageError
 from kinolex.generation.multimodal import MultimodalGenerator
 from kinolex.generation.windows import window_seed
 from kinolex.masks import HIDDEN
