@@ -443,6 +443,18 @@ def test_workers_make_the_same_pairs_and_what_is_timed_waits_for_them(
     assert (tmp_path / "tiny" / "rows.jsonl").read_text() == kept
 
 
+def test_arms_of_one_network_are_not_trained_side_by_side(
+    scale: Scale, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = replace(scale, seeds=(0, 1, 2))
+    found = reproduce(diffusion.CLAIM, few, tmp_path, workers=2)
+    assert found["n"] == 9 and len({row["key"] for row in found["clips"]}) == 9
+    steps = diffusion.arms(few)[1].config.steps
+    # Three masked networks and three of flow, each of which both numbers of steps share.
+    assert sum(f"step {steps}/{steps}" in line for line in capfd.readouterr().err.splitlines()) <= 6
+    assert len(list((tmp_path / "tiny" / "networks").iterdir())) == 6
+
+
 def test_what_goes_wrong_in_a_worker_is_said_by_the_one_who_asked(scale: Scale, tmp_path: Path) -> None:
     lab = Lab(scale, tmp_path)
     base, other = parallel.arms(scale)

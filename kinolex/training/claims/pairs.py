@@ -32,6 +32,7 @@ Pair = tuple[Arm, int, Measure | None]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
+INTERRUPTED = 130
 MOST_WORKERS = 4
 """If nobody says how many: each holds all worlds."""
 
@@ -65,11 +66,15 @@ def measured_pair(lab: Lab, arm: Arm, seed: int, measure: Measure) -> dict[str, 
 
 
 def ahead(lab: Lab, pairs: Sequence[Pair], workers: int) -> Iterator[tuple[Pair, dict[str, Any] | None]]:
-    """Pairs as they are done, with their rows; no two may share a network. Errors as at_once."""
-    for arm, seed, _ in pairs:
+    """Pairs as they are done, with their rows. Those that share a network stay together. Errors as at_once."""
+    groups: dict[str, list[Pair]] = {}
+    for arm, seed, measure in pairs:
         # Made once, by all threads, instead of by every process.
         lab.prepare(arm, seed)
-    yield from at_once(_work, pairs, workers, _open_lab, (lab.scale, lab.folder.parent, lab.device))
+        groups.setdefault(lab.key(arm, seed), []).append((arm, seed, measure))
+    facts = lab.scale, lab.folder.parent, lab.device
+    for group, rows in at_once(_work, [*groups.values()], workers, _open_lab, facts):
+        yield from zip(group, rows, strict=True)
 
 
 def at_once(
@@ -91,16 +96,24 @@ def at_once(
     context = multiprocessing.get_context("spawn")
     settings = (max(1, _cores() // workers), begin, facts)
     with ProcessPoolExecutor(min(workers, len(items)), context, _begin, settings) as pool:
-        jobs = {pool.submit(work, item): item for item in items}
+        jobs = {pool.submit(_until_asked, work, item): number for number, item in enumerate(items)}
         try:
             for job in as_completed(jobs):
-                yield jobs[job], job.result()
+                yield items[jobs[job]], job.result()
         except BaseException:
             # Their own signal: training stops after the step and saves.
             for child in multiprocessing.active_children():
                 child.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _until_asked(work: Callable[[Item], Made], item: Item) -> Made:
+    try:
+        return work(item)
+    except KeyboardInterrupt:
+        # The pool has fetched the next item ahead and would begin it.
+        os._exit(INTERRUPTED)
 
 
 def _begin(threads: int, begin: Callable[..., None] | None, facts: tuple[Any, ...]) -> None:
@@ -121,13 +134,13 @@ def _open_lab(scale: Scale, folder: Path, device: str) -> None:
     _LAB = Lab(scale, folder, device=device, say=lambda line: Console(stderr=True).print(line, highlight=False))
 
 
-def _work(pair: Pair) -> dict[str, Any] | None:
+def _work(pairs: Sequence[Pair]) -> list[dict[str, Any] | None]:
     assert _LAB is not None
-    arm, seed, measure = pair
-    if measure is None:
+    rows: list[dict[str, Any] | None] = []
+    for arm, seed, measure in pairs:
         _LAB.network(arm, seed)
-        return None
-    return measured_pair(_LAB, arm, seed, measure)
+        rows.append(None if measure is None else measured_pair(_LAB, arm, seed, measure))
+    return rows
 
 
 def _cores() -> int:
