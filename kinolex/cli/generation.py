@@ -50,7 +50,7 @@ def generate(
 
     Or: kinolex generate --text "a small red ball bounces twice on wood" --seconds 10 out.mp4
 
-    Or: kinolex generate --text "a small red ball bounces twice on wood" --upscale OUT/weights out.mp4
+    Or: kinolex generate --text "a small red ball bounces twice on wood" --upscale upscale-world-nano out.mp4
 
     Or: kinolex generate --sound-for in.mp4 out.mp4
 
