@@ -76,7 +76,6 @@ def reproduce(
     from rich.console import Console
 
     from kinolex.errors import UsageError
-    from kinolex.training.claims import few_shot
     from kinolex.training.claims.claim import claim_flops, minutes
     from kinolex.training.claims.lab import Lab
     from kinolex.training.claims.pairs import workers_for
@@ -107,7 +106,6 @@ def reproduce(
     names = [*CLAIMS, *STANDALONE] if name == "all" else [name]
     for name in names:
         command = f"kinolex reproduce {name} --scale {scale} --device {device}"
-        command += " --data DIR" if data is not None and name == few_shot.NAME else ""
         if name in STANDALONE:
             result = STANDALONE[name].run(
                 scale, out, results, device=device, command=command, workers=at_once, say=lab.say, data=data
