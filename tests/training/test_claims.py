@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from kinolex import checkpoint, cli, hub
 from kinolex.errors import CheckpointError, ConfigError, UsageError
@@ -31,7 +35,7 @@ from kinolex.training.claims.arms import ENCODED, PIXEL_TASKS, Arm, arm_flops, a
 from kinolex.training.claims.claim import Claim, Table, claim_flops, distinct, minutes
 from kinolex.training.claims.lab import Lab
 from kinolex.training.claims.measures import DISTANCE, Figures
-from kinolex.training.claims.pairs import ahead, workers_for
+from kinolex.training.claims.pairs import ahead, at_once, workers_for
 from kinolex.training.claims.rules import log_ratios, more_than, no_more_than, t_interval, t_quantile, verdict
 from kinolex.training.claims.run import CLAIMS, claim_named, reproduce
 from kinolex.training.claims.scales import SCALES, Scale, scale_named
@@ -453,6 +457,38 @@ def test_arms_of_one_network_are_not_trained_side_by_side(
     # Three masked networks and three of flow, each of which both numbers of steps share.
     assert sum(f"step {steps}/{steps}" in line for line in capfd.readouterr().err.splitlines()) <= 6
     assert len(list((tmp_path / "tiny" / "networks").iterdir())) == 6
+
+
+def test_every_worker_saves_what_it_is_at_when_asked_to_stop(scale: Scale, tmp_path: Path) -> None:
+    long = replace(scale, steps=100_000)
+    lab = Lab(long, tmp_path)
+    arms = commit.arms(long)[:2]
+    networks = [tmp_path / "tiny" / "networks" / lab.key(arm, 0) for arm in arms]
+
+    def ask() -> None:
+        patience = time.monotonic() + 120
+        while not all((folder / "log.jsonl").is_file() for folder in networks) and time.monotonic() < patience:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(ahead(lab, [(arm, 0, None) for arm in arms], 2))
+    asking.join()
+    # A third of the steps lies between two states: these were saved because of the request.
+    for folder in networks:
+        with safe_open(folder / "state.safetensors", "pt") as state:
+            assert 1 <= json.loads(state.metadata()["counters"])["step"] < long.steps // 3
+
+
+def test_workers_that_measure_stop_at_once() -> None:
+    running = at_once(time.sleep, [0.0, 300.0, 300.0, 300.0], 2)
+    assert next(running) == (0.0, None)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        running.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 60
 
 
 def test_what_goes_wrong_in_a_worker_is_said_by_the_one_who_asked(scale: Scale, tmp_path: Path) -> None:

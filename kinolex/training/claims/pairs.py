@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +34,6 @@ Pair = tuple[Arm, int, Measure | None]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-INTERRUPTED = 130
 MOST_WORKERS = 4
 """If nobody says how many: each holds all worlds."""
 
@@ -108,18 +109,43 @@ def at_once(
             raise
 
 
+@dataclass
+class _Worker:
+    """This process, where it is one of several."""
+
+    busy: bool = False
+    asked: bool = False
+    """To stop. A worker that died of it would break the pool, which then ends the others before they have saved."""
+
+
+_WORKER = _Worker()
+
+
 def _until_asked(work: Callable[[Item], Made], item: Item) -> Made:
+    # The pool fetches items ahead; after a request to stop they are not begun.
+    if _WORKER.asked:
+        raise KeyboardInterrupt
+    _WORKER.busy = True
     try:
         return work(item)
     except KeyboardInterrupt:
-        # The pool has fetched the next item ahead and would begin it.
-        os._exit(INTERRUPTED)
+        _WORKER.asked = True
+        raise
+    finally:
+        _WORKER.busy = False
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    _WORKER.asked = True
+    if _WORKER.busy:
+        raise KeyboardInterrupt
 
 
 def _begin(threads: int, begin: Callable[..., None] | None, facts: tuple[Any, ...]) -> None:
     # Ctrl-C in a terminal is for the process that started this one, which passes it on.
     if hasattr(os, "setsid"):
         os.setsid()
+    signal.signal(signal.SIGTERM, _stop)
     torch.set_num_threads(threads)
     if begin is not None:
         begin(*facts)
