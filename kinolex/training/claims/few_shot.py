@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinolex import hub
-from kinolex.errors import ConfigError, UsageError
+from kinolex.errors import ConfigError
 from kinolex.evaluation.episodes import EpisodeList, episode_list
 from kinolex.evaluation.fewshot import (
     FewShotProtocol,
@@ -43,6 +44,7 @@ from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.claims.beside import Told, result_of, write_verdict
 from kinolex.training.claims.lab import Say
 from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than
+from kinolex.training.claims.scales import scale_among
 from kinolex.types import Clip
 
 TOLD = Told(
@@ -123,11 +125,7 @@ class ClaimProtocol(Hashed):
     version: int = VERSION
 
 
-def scale_named(name: str) -> FewShotScale:
-    """Raises UsageError for a name that is not in SCALES."""
-    if name not in SCALES:
-        raise UsageError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
-    return SCALES[name]
+scale_named = partial(scale_among, SCALES)
 
 
 def flat_ids(tokenizer: VideoTokenizer, pixels_BCHW: Tensor) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinolex.errors import UsageError
 from kinolex.evaluation.protocol import Hashed
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.models.multimodal import PRESETS, MultimodalConfig, MultimodalTransformer
@@ -30,6 +30,7 @@ from kinolex.tasks.multimodal import TASKS, Material, compose
 from kinolex.training.claims.beside import Told, result_of, write_verdict
 from kinolex.training.claims.lab import Say
 from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than
+from kinolex.training.claims.scales import scale_among
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.multimodal_losses import multimodal_loss
 from kinolex.training.optimizer import Optimizers
@@ -140,11 +141,7 @@ class Step:
         return self.rows * self.layout.length
 
 
-def scale_named(name: str) -> LengthScale:
-    """Raises UsageError for a name that is not in SCALES."""
-    if name not in SCALES:
-        raise UsageError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
-    return SCALES[name]
+scale_named = partial(scale_among, SCALES)
 
 
 def reproduce_lengths(

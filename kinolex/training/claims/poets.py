@@ -21,14 +21,16 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from kinolex.data.worlds.labels import WORDS
-from kinolex.errors import ConfigError, UsageError
+from kinolex.errors import ConfigError
 from kinolex.models.multimodal import MultimodalConfig
 from kinolex.sequences import Layout
 from kinolex.tasks.multimodal import TASKS, Material, compose
+from kinolex.training.claims.scales import scale_among
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.multimodal_draws import MaterialSource
 from kinolex.training.multimodal_run import MixStage, MultimodalTrainConfig, heard_beside
@@ -173,11 +175,7 @@ SCALES: dict[str, PoetScale] = {
 """tiny is for tests: it runs, and says nothing. small is for a GPU."""
 
 
-def scale_named(name: str) -> PoetScale:
-    """Raises UsageError for a name that is not in SCALES."""
-    if name not in SCALES:
-        raise UsageError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
-    return SCALES[name]
+scale_named = partial(scale_among, SCALES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,9 +18,14 @@ from its arms.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from kinolex.errors import ConfigError, UsageError
+
+AnyScale = TypeVar("AnyScale")
 
 FLOPS_PER_SECOND = 115e9
 """Of two cores with bfloat16 instructions that train a network each: 2.8 steps of 20.1 GFLOP a second on one core, the
@@ -135,8 +140,11 @@ SCALES: dict[str, Scale] = {
 """tiny is for tests: it runs, and says nothing. small is for a GPU."""
 
 
-def scale_named(name: str) -> Scale:
-    """Raises UsageError for a name that is not in SCALES."""
-    if name not in SCALES:
-        raise UsageError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
-    return SCALES[name]
+def scale_among(scales: Mapping[str, AnyScale], name: str) -> AnyScale:
+    """Raises UsageError for a name that is not among them."""
+    if name not in scales:
+        raise UsageError(f"no scale {name!r}; choose one of {', '.join(scales)}")
+    return scales[name]
+
+
+scale_named = partial(scale_among, SCALES)

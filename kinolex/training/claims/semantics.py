@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinolex import hub
-from kinolex.errors import UsageError
 from kinolex.evaluation.protocol import Hashed
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_scores import said_of_items, wanted_of_items
@@ -27,6 +27,7 @@ from kinolex.models.probe import Probe, ProbeConfig
 from kinolex.training.claims.beside import Told, result_of, write_verdict
 from kinolex.training.claims.lab import Say
 from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than
+from kinolex.training.claims.scales import scale_among
 from kinolex.training.probe_data import Inputs
 from kinolex.training.probe_run import FitConfig, SizeConfig, fit, judged, new_probe
 
@@ -91,11 +92,7 @@ class SemanticsProtocol(Hashed):
     version: int = VERSION
 
 
-def scale_named(name: str) -> SemanticsScale:
-    """Raises UsageError for a name that is not in SCALES."""
-    if name not in SCALES:
-        raise UsageError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
-    return SCALES[name]
+scale_named = partial(scale_among, SCALES)
 
 
 def probes_flops(scale: SemanticsScale) -> int:

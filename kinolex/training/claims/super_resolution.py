@@ -13,6 +13,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinolex import checkpoint, hub, metrics
-from kinolex.errors import UsageError
 from kinolex.evaluation.protocol import Hashed
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.upscale import UpscaleProtocol, enlarge_worlds
@@ -33,6 +33,7 @@ from kinolex.models.super_resolution import FACTOR, LAYERS, PRESETS, SuperResolu
 from kinolex.training.claims.beside import Told, result_of, write_verdict
 from kinolex.training.claims.lab import Say
 from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than
+from kinolex.training.claims.scales import scale_among
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.upscale_draws import PairSource, draw_pairs
 from kinolex.training.upscale_run import UpscaleTrainConfig, UpscaleTrainer
@@ -125,11 +126,7 @@ class ClaimProtocol(Hashed):
     version: int = VERSION
 
 
-def scale_named(name: str) -> UpscaleScale:
-    """Raises UsageError for a name that is not in SCALES."""
-    if name not in SCALES:
-        raise UsageError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
-    return SCALES[name]
+scale_named = partial(scale_among, SCALES)
 
 
 def costs(config: SuperResolutionConfig, lines: int) -> dict[str, float]:

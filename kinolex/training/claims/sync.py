@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kinolex.data.worlds import WorldConfig, render
-from kinolex.errors import UsageError
 from kinolex.evaluation.ask import ask, through_tokenizers
 from kinolex.evaluation.protocol import Hashed
 from kinolex.evaluation.row_store import RowStore, row_key
@@ -27,6 +27,7 @@ from kinolex.sampling.choose import Choice
 from kinolex.training.claims.beside import Told, result_of, write_verdict
 from kinolex.training.claims.lab import Say
 from kinolex.training.claims.rules import COVERAGE, Finding, log_ratios, more_than
+from kinolex.training.claims.scales import scale_among
 
 TOLD = Told(
     name="sync",
@@ -93,11 +94,7 @@ class SyncProtocol(Hashed):
     version: int = VERSION
 
 
-def scale_named(name: str) -> SyncScale:
-    """Raises UsageError for a name that is not in SCALES."""
-    if name not in SCALES:
-        raise UsageError(f"no scale {name!r}; choose one of {', '.join(SCALES)}")
-    return SCALES[name]
+scale_named = partial(scale_among, SCALES)
 
 
 def reproduce_sync(
