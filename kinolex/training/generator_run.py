@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kinolex import checkpoint
-from kinolex.errors import ConfigError
+from kinolex.errors import CheckpointError, ConfigError
 from kinolex.masks import HIDDEN, SCHEDULES
 from kinolex.models.autoregressive import AutoregressiveConfig, AutoregressiveTransformer
 from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer, latents_from_ids
@@ -76,6 +76,8 @@ class GeneratorTrainConfig:
     )
     save_every: int = 100
     seed: int = 0
+    start: str = ""
+    """Shipped name, folder or hub repository of weights to go on from; empty: from noise."""
 
     def __post_init__(self) -> None:
         if not self.sources or self.steps < 1 or self.clip_latents < self.network.latent_frames:
@@ -120,9 +122,10 @@ class GeneratorTrainer(NetworkLoop[nn.Module]):
         packs: folders of packs by collection.
         folder: tokens, state and log.
         drawn: clips by source, where they are not to be drawn below folder.
+        start: weights to go on from.
 
     Raises:
-        CheckpointError: the folder holds a run of another recipe or tokenizer.
+        CheckpointError: the folder holds a run of another recipe or tokenizer, or start has another shape.
         ConfigError: factors that do not multiply to the tokenizer's vocabulary, or are not its levels (of diffusion).
     """
 
@@ -135,6 +138,7 @@ class GeneratorTrainer(NetworkLoop[nn.Module]):
         *,
         device: str = "cpu",
         drawn: dict[str, list[Drawn]] | None = None,
+        start: nn.Module | None = None,
     ) -> None:
         self.config, self.device, self.drawn = config, torch.device(device), drawn
         if math.prod(config.network.factors) != tokenizer.vocab_size or tokenizer.num_levels != 1:
@@ -160,6 +164,12 @@ class GeneratorTrainer(NetworkLoop[nn.Module]):
         model: nn.Module = checkpoint.KINDS[type(self.network)].build(self.network).to(self.device)
         if isinstance(model, DiffusionTransformer):
             _check_levels(model.config.factors, tokenizer)
+        if start is not None:
+            if start.config != model.config:
+                raise CheckpointError(
+                    f"{config.start} has another shape or tokenizer than the recipe's; choose weights that fit it"
+                )
+            model.load_state_dict(start.state_dict())
         super().__init__(
             folder,
             model,

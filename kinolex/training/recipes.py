@@ -295,8 +295,10 @@ def _prior(config: PriorTrainConfig, order: Order) -> None:
 def _generator(config: GeneratorTrainConfig, order: Order) -> None:
     packs = open_packs(config, order.data, order.packs)
     folders = {name: pack.folder for name, pack in zip(config.data, packs, strict=True)}
-    trainer = GeneratorTrainer(config, hub.load(config.tokenizer), folders, order.out, device=order.device)
-    _run(trainer, order, f" on tokens of {config.tokenizer}")
+    start = checkpoint.load_module(hub.locate(config.start))[0] if config.start else None
+    tokenizer = hub.load(config.tokenizer)
+    trainer = GeneratorTrainer(config, tokenizer, folders, order.out, device=order.device, start=start)
+    _run(trainer, order, f" on tokens of {config.tokenizer}{_going_on(config.start)}")
 
 
 def _multimodal(config: MultimodalTrainConfig, order: Order) -> None:

@@ -120,6 +120,31 @@ def test_what_was_trained_is_saved_loaded_and_generates(folder: Path) -> None:
     assert generator.config.tokenizer == generator.tokenizer.fingerprint
 
 
+def test_a_run_goes_on_from_given_weights_and_refuses_those_of_another_shape(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trainer_in(folder, "first", steps=1)
+    first.run()
+    first.save_weights(folder / "weights", "card")
+    config = tiny_config(folder / "tokenizer", start=str(folder / "weights"))
+    begun: list[GeneratorTrainer] = []
+    monkeypatch.setattr(recipes, "_run", lambda trainer, *_: begun.append(trainer))
+    order = recipes.Order(
+        recipe=folder, data=folder, out=folder / "on", minutes=None, device="cpu", cache=None, init=None,
+        render_world=None,
+    )  # fmt: skip
+
+    recipes.KINDS[GeneratorTrainConfig].train(config, order)
+    saved = checkpoint.load_module(folder / "weights")[0].state_dict()
+    for part in (begun[0].model, begun[0].average):
+        for name, tensor in part.state_dict().items():
+            assert torch.equal(tensor, saved[name]), name
+
+    other = replace(config, network=replace(config.network, depth=1))
+    with pytest.raises(CheckpointError, match="another shape"):
+        recipes.KINDS[GeneratorTrainConfig].train(other, replace(order, out=folder / "other"))
+
+
 def test_a_folder_of_another_recipe_is_refused(folder: Path) -> None:
     trainer_in(folder, "out").run(minutes=1e-9)
     trainer_in(folder, "out", save_every=5)  # how often it saves makes no other run
