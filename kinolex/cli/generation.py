@@ -36,7 +36,7 @@ def generate(
     top_p: float = 1.0,
     settle_temperature: float | None = None,
     guidance: float = 0.0,
-    halton: bool = False,
+    order: str | None = None,
     window: int | None = None,
     upscale: str | None = None,
     seed: int = 0,
@@ -100,9 +100,9 @@ def generate(
         temperature: of drawing tokens; 0 takes the likeliest.
         top_k: draw among so many tokens only.
         top_p: draw among the likeliest tokens of this total probability only.
-        settle_temperature: noise on which tokens are settled first, by default 4.5.
+        order: in which tokens are settled: even (the default), spread over the window; or surest, the surest first.
+        settle_temperature: noise on which tokens are the surest, by default 4.5.
         guidance: how strongly task and words are followed; 0 is off, more doubles the work.
-        halton: settle tokens in an even order instead of the surest first.
         window: tokens that a pass of poet-world-nano looks at, by default 1; more take fewer passes, and what comes is
             as likely as one by one.
         upscale: a super-resolution model (shipped name, folder, or hub repository): goes on from the tokens of
@@ -127,12 +127,13 @@ def generate(
 
     task = _task_for(task, text, source, sound_for, picture_for)
     settling = {"steps": steps, "schedule": schedule, "settle_temperature": settle_temperature}
+    ordering = {} if order is None else {"order": order}
     _check_options(
         task,
         {"from": source, "text": text, "structure": structure, "mask": mask, "frames": frames, "seconds": seconds}
         | {"given": given, "grow": grow, "panorama": panorama, "put-back": put_back, "lines": lines, "size": size}
         | settling
-        | {"halton": halton, "window": window, "upscale": upscale, "growth": growth},
+        | {"order": order, "window": window, "upscale": upscale, "growth": growth},
     )
     choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
     if task in TASKS:
@@ -173,7 +174,7 @@ def generate(
     )
     given_only: dict[str, Any] = {name: value for name, value in settling.items() if value is not None}
     sampling = ParallelConfig(choice=choice, **given_only)
-    config = GenerateConfig(sampling=sampling, guidance=guidance, halton=halton, seed=seed)
+    config = GenerateConfig(sampling=sampling, guidance=guidance, seed=seed, **ordering)
     generator = load_generator(model or (WORLDS if task == "class" else DEFAULT)).to(device)
     with frames_bar(task) as bar:
         report = make(source, target, generator, wish, config, growth=growth, on_frames=bar)
@@ -233,5 +234,5 @@ def _check_options(task: str, options: dict[str, Any]) -> None:
         whose = "; ".join(f"{', '.join(names)}: {', '.join(known)}" for known, names in unfit.items())
         names = ", ".join(name for group in unfit.values() for name in group)
         raise UsageError(f"{task} has no use for {names}; leave out what it has no use for. Tasks that have: {whose}")
-    if options["halton"] and options["settle_temperature"] is not None:
-        raise UsageError("--halton settles tokens in one order without noise; leave out --settle-temperature")
+    if options["settle_temperature"] is not None and options["order"] != "surest" and task in masked:
+        raise UsageError("an even order has no noise; leave out --settle-temperature, or say --order surest")

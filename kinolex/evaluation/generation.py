@@ -71,14 +71,15 @@ class GenerationProtocol(Hashed):
     """Worlds of one body asked for by caption alone; 0 for none."""
     steps: int = 12
     schedule: str = "cosine"
-    settle_temperature: float = 4.5
+    order: str = "even"
     guidance: float = 0.0
     caption_guidance: float = 3.0
     """Of the worlds asked for by caption: words need it more than pixels do."""
     seed: int = 0
     bootstrap_draws: int = 10_000
-    version: int = 2
-    """1 asked for an action by a word that captions of one body do not have ("bounce", not "bounces")."""
+    version: int = 3
+    """1 asked for an action by a word that captions of one body do not have ("bounce", not "bounces"); 2 settled the
+    surest tokens first."""
 
     def __post_init__(self) -> None:
         if (WORLDS in self.sets) != (self.sets == (WORLDS,)):
@@ -88,8 +89,8 @@ class GenerationProtocol(Hashed):
 
     @property
     def config(self) -> GenerateConfig:
-        sampling = ParallelConfig(steps=self.steps, schedule=self.schedule, settle_temperature=self.settle_temperature)
-        return GenerateConfig(sampling=sampling, guidance=self.guidance, seed=self.seed)
+        sampling = ParallelConfig(steps=self.steps, schedule=self.schedule)
+        return GenerateConfig(sampling=sampling, guidance=self.guidance, order=self.order, seed=self.seed)
 
 
 def evaluate_generation(

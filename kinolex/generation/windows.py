@@ -29,6 +29,7 @@ from kinolex.tasks.words import word_ids
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Extent, Tokens
 
+ORDERS = ("even", "surest")
 OVERLAP = 2
 """Latent frames that a window takes over from the one before."""
 
@@ -46,11 +47,13 @@ class GenerateConfig:
     sampling: ParallelConfig = field(default_factory=ParallelConfig)
     guidance: float = 0.0
     """Push away from what would be made of the same tokens without words or task; doubles the work."""
-    halton: bool = False
-    """Settle tokens in an even order instead of the surest first."""
+    order: str = "even"
+    """In which tokens are settled: "even", spread over the window by a Halton sequence, or "surest", as MAGVIT does."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise UsageError(f"no order {self.order!r}; choose one of {', '.join(ORDERS)}")
         if not 0 <= self.guidance < math.inf:
             raise UsageError(f"guidance must be 0 or more and finite, got {self.guidance}")
 
@@ -211,7 +214,7 @@ class MaskedGenerator:
             config.sampling,
             generator,
             fixed_L=fixed_thw.flatten(),
-            ranks_L=halton_ranks(grid).flatten() if config.halton else None,
+            ranks_L=halton_ranks(grid).flatten() if config.order == "even" else None,
             on_step=on_step,
         )
         ids_L = join_ids(filled_BLF[0], factors).cpu()

@@ -160,7 +160,7 @@ def test_tasks_with_a_condition_keep_it_in_every_window(tiny_generator: MaskedGe
 def test_an_even_order_settles_the_same_places_first_in_every_seed(tiny_generator: MaskedGenerator) -> None:
     shown: list[Tensor] = []
     for seed in (0, 1):
-        config = GenerateConfig(sampling=ParallelConfig(steps=4), halton=True, seed=seed)
+        config = GenerateConfig(sampling=ParallelConfig(steps=4), seed=seed)
         tiny_generator.generate(nothing_given(3), config, on_window=lambda n, total, ids: shown.append(ids == HIDDEN))
     assert len(shown) == 8 and all(torch.equal(shown[i], shown[i + 4]) for i in range(4))
     assert 0 < int(shown[0].sum()) < 18

@@ -24,7 +24,7 @@ from kinolex.evaluation.page import write_text
 from kinolex.evaluation.row_store import row_key
 from kinolex.generation.baselines import Question, step_fn, velocity_fn
 from kinolex.generation.windows import MaskedGenerator
-from kinolex.masks import HIDDEN
+from kinolex.masks import HIDDEN, halton_ranks
 from kinolex.models.autoregressive import AutoregressiveTransformer
 from kinolex.models.diffusion import DiffusionTransformer
 from kinolex.models.factors import join_ids, split_ids
@@ -236,7 +236,14 @@ def sample(
     if isinstance(model, MaskedTransformer):
         logits_fn = MaskedGenerator(model, tokenizer, "").logits_fn(task, words_BP, grid=grid, first=True)
         condition_BLF = split_ids(condition_Bthw.flatten(1), model.config.factors)
-        filled_BLF = sample_parallel(logits_fn, condition_BLF, ParallelConfig(steps=passes), generator, fixed_L=exact_L)
+        filled_BLF = sample_parallel(
+            logits_fn,
+            condition_BLF,
+            ParallelConfig(steps=passes),
+            generator,
+            fixed_L=exact_L,
+            ranks_L=halton_ranks(grid).flatten(),
+        )
         ids_BL = join_ids(filled_BLF, model.config.factors)
     else:
         assert isinstance(model, AutoregressiveTransformer | DiffusionTransformer)

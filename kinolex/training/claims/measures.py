@@ -24,8 +24,8 @@ from kinolex.training.claims.arms import PIXEL_TASKS, Arm, base_arm
 from kinolex.training.claims.lab import Lab, sample
 from kinolex.training.claims.worlds import decode_many, encode_many
 
-VERSION = 1
-"""Raised when the meaning of a figure changes."""
+VERSION = 2
+"""Raised when the meaning of a figure changes. 1: parallel decoding settled the surest tokens first."""
 FEATURES = hub.CLIP_FEATURES
 DISTANCE = f"kernel_distance[{FEATURES}]"
 """The figure that rules look at: a Frechet distance would need more clips than there are dimensions."""
