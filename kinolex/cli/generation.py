@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,11 +32,11 @@ def generate(
     size: tuple[int, int] | None = None,
     steps: int | None = None,
     schedule: str | None = None,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     top_k: int | None = None,
-    top_p: float = 1.0,
+    top_p: float | None = None,
     settle_temperature: float | None = None,
-    guidance: float = 0.0,
+    guidance: float | None = None,
     order: str | None = None,
     window: int | None = None,
     upscale: str | None = None,
@@ -97,13 +98,14 @@ def generate(
         size: rows and columns where there is no source; by default a square of what the model was trained on.
         steps: passes of the network per window, by default 12; 1 to 64 are sensible. Not for tasks of poet-world-nano.
         schedule: cosine (the default), uniform, power, cubic, square-root, exponential: how fast tokens are settled.
-        temperature: of drawing tokens; 0 takes the likeliest.
+        temperature: of drawing tokens, by default 1, of poet-world-nano 0.9; 0 takes the likeliest.
         top_k: draw among so many tokens only.
-        top_p: draw among the likeliest tokens of this total probability only.
+        top_p: draw among the likeliest tokens of this total probability only, by default 1, of poet-world-nano 0.95.
         order: in which tokens are settled: even (the default), spread over the window; or surest, the surest first.
         settle_temperature: noise on which tokens are the surest, by default 4.5.
-        guidance: how strongly task and words are followed; 0 is off, more doubles the work.
-        window: tokens that a pass of poet-world-nano looks at, by default 1; more take fewer passes, and what comes is
+        guidance: how strongly task and words are followed; 0 is off, more doubles the work. By default 3 where words
+            are given, but for masked tasks with pixels.
+        window: tokens that a pass of poet-world-nano looks at, by default 16; more take fewer passes, and what comes is
             as likely as one by one.
         upscale: a super-resolution model (shipped name, folder, or hub repository): goes on from the tokens of
             poet-world-nano to a picture of twice its lines, as `kinolex upscale` does.
@@ -115,11 +117,10 @@ def generate(
     check_device(device)
     from kinolex.generation import GenerateConfig, Wish, load_generator
     from kinolex.generation import generate as make
-    from kinolex.generation.decoding import DecodeConfig
     from kinolex.generation.loading import DEFAULT, WORLDS
     from kinolex.generation.long import fulfil_long
     from kinolex.generation.multimodal import DEFAULT as POET
-    from kinolex.generation.multimodal import Request, fulfil, load_multimodal
+    from kinolex.generation.multimodal import USUAL, Request, fulfil, load_multimodal
     from kinolex.generation.super_resolution import UpscaleConfig, enlarging, load_upscaler
     from kinolex.sampling.choose import Choice
     from kinolex.sampling.parallel import ParallelConfig
@@ -135,7 +136,8 @@ def generate(
         | settling
         | {"order": order, "window": window, "upscale": upscale, "growth": growth},
     )
-    choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
+    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    drawn: dict[str, Any] = {name: value for name, value in drawing.items() if value is not None}
     if task in TASKS:
         request = Request(
             task=task,
@@ -145,8 +147,9 @@ def generate(
             structure=structure,
             given=1 if given is None else given,
         )
-        window = 1 if window is None else window
-        decoding = DecodeConfig(text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
+        window = USUAL.window if window is None else window
+        choice = replace(USUAL.video, **drawn)
+        decoding = replace(USUAL, text=choice, video=choice, sound=choice, guidance=guidance, window=window, seed=seed)
         multimodal = load_multimodal(model or POET).to(device)
         if upscale is not None:
             multimodal = enlarging(multimodal, load_upscaler(upscale).to(device), UpscaleConfig(seed=seed))
@@ -173,7 +176,7 @@ def generate(
         fps=Fraction(24),
     )
     given_only: dict[str, Any] = {name: value for name, value in settling.items() if value is not None}
-    sampling = ParallelConfig(choice=choice, **given_only)
+    sampling = ParallelConfig(choice=Choice(**drawn), **given_only)
     config = GenerateConfig(sampling=sampling, guidance=guidance, seed=seed, **ordering)
     generator = load_generator(model or (WORLDS if task == "class" else DEFAULT)).to(device)
     with frames_bar(task) as bar:

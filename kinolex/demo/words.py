@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,8 +13,7 @@ from kinolex.data.worlds import asked_of, judge_each
 from kinolex.errors import UsageError
 from kinolex.evaluation.describe import LAYERS, describe, word_pictures
 from kinolex.evaluation.page import Strong, figure, file_data_uri, image_data_uri, note, table
-from kinolex.generation.decoding import DecodeConfig
-from kinolex.generation.multimodal import MultimodalGenerator, Request, make_of
+from kinolex.generation.multimodal import USUAL, MultimodalGenerator, Request, make_of
 from kinolex.media import write
 from kinolex.tokenizers.spae import Spae
 from kinolex.types import Clip
@@ -61,7 +61,7 @@ def made_of_words(
     folder.mkdir(exist_ok=True)
     figures, rows = [], []
     for number, caption in enumerate(CAPTIONS):
-        config = DecodeConfig(seed=SEED + number, window=16)
+        config = replace(USUAL, seed=SEED + number)
         made, _ = make_of(Request(task="text-to-both", text=caption), generator, config)
         assert made.clip is not None
         write(made.clip.with_sound(made.sound), path := folder / f"{number + 1}.mp4")

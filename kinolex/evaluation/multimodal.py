@@ -42,9 +42,9 @@ class MultimodalProtocol(Hashed):
 
     captions: int = 40
     max_bodies: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    guidance: float = 0.0
+    temperature: float = 0.9
+    top_p: float = 0.95
+    guidance: float = 3.0
     window: int = 16
     digits: int = 0
     """Spoken digits that are asked for, seen and heard."""

@@ -35,8 +35,9 @@ class DecodeConfig:
     text: Choice = field(default_factory=Choice)
     video: Choice = field(default_factory=Choice)
     sound: Choice = field(default_factory=Choice)
-    guidance: float = 0.0
-    """Push away from what would be made with less given; doubles the work."""
+    guidance: float | None = None
+    """Push away from what would be made with less given; doubles the work. By default a MultimodalGenerator takes
+    kinolex.tasks.words.GUIDANCE where words are given, and decode_sequence none."""
     window: int = 1
     """Tokens that a pass looks at: 1 draws one after the other, more by coupled Jacobi decoding, equally likely ids."""
     cached: bool = True

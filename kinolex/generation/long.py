@@ -27,6 +27,7 @@ from kinolex.api import OnFrames, refuse_same, reported, write_stream
 from kinolex.errors import ConfigError, UsageError
 from kinolex.generation.decoding import DecodeConfig
 from kinolex.generation.multimodal import (
+    USUAL,
     MultimodalGenerator,
     MultimodalReport,
     Request,
@@ -163,7 +164,7 @@ def fulfil_long(
     Raises:
         UsageError: a request that cannot be granted; KinolexError of the media layer. No partial target is left.
     """
-    target, config, began = Path(target), config or DecodeConfig(), time.monotonic()
+    target, config, began = Path(target), config or USUAL, time.monotonic()
     for other in (request.source, request.heard):
         if other is not None:
             refuse_same(other, target)

@@ -28,16 +28,21 @@ from kinolex.media.opening import replacing
 from kinolex.media.resample import resample_sound
 from kinolex.media.sound import read_sound, write_sound
 from kinolex.models.multimodal import MultimodalTransformer
+from kinolex.sampling.choose import Choice
 from kinolex.tasks.base import pose
 from kinolex.tasks.multimodal import Material, MultimodalTask, Outcome, compose, outcome, task_named
 from kinolex.tasks.structure import structure_clip
 from kinolex.tasks.text import WordList
 from kinolex.tasks.video import TASKS as REGIONS
+from kinolex.tasks.words import GUIDANCE
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Extent, Sound, SoundExtent, Tokens
 
 DEFAULT = "poet-world-nano"
+CHOICE = Choice(temperature=0.9, top_p=0.95)
+USUAL = DecodeConfig(text=CHOICE, video=CHOICE, sound=CHOICE, window=16)
+"""How files are made where nothing else is asked for: as poet-world-nano was measured."""
 SYNONYMS = {"ball": "circle", "disc": "circle", "box": "square", "cube": "square", "hoop": "ring", "wheel": "ring"}
 """Words for what a model knows by another name; used where it knows that and not this."""
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3"})
@@ -249,9 +254,11 @@ class MultimodalGenerator:
         """The open parts of a material, with the passes and tokens they took."""
         vocabulary, length = self.model.config.vocabulary, self.model.config.text_length
         sequence = compose(task, material, vocabulary, text_length=length)
-        unsaid = None
+        unsaid, said = None, "text" in task.given and material.text_P is not None
+        if config.guidance is None:
+            config = replace(config, guidance=GUIDANCE if said else 0.0)
         if config.guidance:
-            if "text" not in task.given or material.text_P is None:
+            if not said:
                 raise UsageError(f"guidance pushes away from what is made without words; {task.name} has none here")
             unsaid = compose(task, material, vocabulary, text_length=length, drop=("text",))
         decoded = decode_sequence(self.model, sequence, config, unsaid=unsaid, on_span=on_span)
@@ -336,7 +343,7 @@ def fulfil(
     Raises:
         UsageError: a request that cannot be granted; KinolexError of the media layer. No partial target is left.
     """
-    target, config, began = Path(target), config or DecodeConfig(), time.monotonic()
+    target, config, began = Path(target), config or USUAL, time.monotonic()
     for other in (request.source, request.heard, request.structure):
         if other is not None:
             refuse_same(other, target)

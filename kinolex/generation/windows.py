@@ -25,7 +25,7 @@ from kinolex.models.factors import join_ids, split_ids
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.sampling.parallel import FactorLogits, LogitsFn, ParallelConfig, guided, sample_parallel
 from kinolex.tasks.base import Posed
-from kinolex.tasks.words import word_ids
+from kinolex.tasks.words import GUIDANCE, word_ids
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Extent, Tokens
 
@@ -45,8 +45,9 @@ class GenerateConfig:
     """How tokens are drawn."""
 
     sampling: ParallelConfig = field(default_factory=ParallelConfig)
-    guidance: float = 0.0
-    """Push away from what would be made of the same tokens without words or task; doubles the work."""
+    guidance: float | None = None
+    """Push away from what would be made of the same tokens without words or task; doubles the work. By default
+    kinolex.tasks.words.GUIDANCE where words alone are given, and none where pixels are, which it harms."""
     order: str = "even"
     """In which tokens are settled: "even", spread over the window by a Halton sequence, or "surest", as MAGVIT does."""
     seed: int = 0
@@ -54,7 +55,7 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise UsageError(f"no order {self.order!r}; choose one of {', '.join(ORDERS)}")
-        if not 0 <= self.guidance < math.inf:
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise UsageError(f"guidance must be 0 or more and finite, got {self.guidance}")
 
 
@@ -150,6 +151,8 @@ class MaskedGenerator:
         config = config or GenerateConfig()
         words_P = word_ids(text, self.config.words, self.config.max_words)
         self.check_task(posed.task)
+        if config.guidance is None:
+            config = replace(config, guidance=GUIDANCE if posed.task == WITHOUT and bool(words_P.any()) else 0.0)
         if config.guidance and WITHOUT not in self.config.tasks:
             raise UsageError(f"guidance needs a model that was trained for {WITHOUT}, this one was not; leave it at 0")
         condition_thw = posed.condition_thw

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from kinolex.errors import UsageError
 
+GUIDANCE = 3.0
+"""How strongly words are followed where nothing else is asked for: what the shipped generators are measured with."""
 SKIPPED = frozenset({"a", "an", "the", "and", "on", "above", "of", "with", "times"})
 
 

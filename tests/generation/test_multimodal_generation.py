@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from kinolex import checkpoint, hub
 from kinolex.data.worlds import WorldConfig, render
@@ -130,6 +131,23 @@ def test_sound_goes_into_a_sound_file_and_comes_from_one(
     write_sound(Sound(torch.zeros(1, 4000), 8000), tmp_path / "in.wav")
     report = fulfil(Request(task="sound-to-video", heard=tmp_path / "in.wav"), tmp_path / "out.gif", generator)
     assert report.frames == 9 and read(tmp_path / "out.gif").num_frames == 9
+
+
+def test_words_are_followed_with_guidance_unless_something_else_is_asked_for(
+    generator: MultimodalGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Words matter little to a network that has learned nothing.
+    monkeypatch.setattr("kinolex.generation.multimodal.GUIDANCE", 30.0)
+    said, silent = Request(task="text-to-both", text="red circle"), Request(task="unconditional")
+
+    def frames(request: Request, guidance: float | None) -> Tensor:
+        clip = make_of(request, generator, DecodeConfig(guidance=guidance, window=8))[0].clip
+        assert clip is not None
+        return clip.frames_TCHW
+
+    usual = frames(said, None)
+    assert torch.equal(usual, frames(said, 30.0)) and not torch.equal(usual, frames(said, 0.0))
+    assert torch.equal(frames(silent, None), frames(silent, 0.0))
 
 
 def test_guidance_pushes_away_from_saying_nothing(generator: MultimodalGenerator) -> None:

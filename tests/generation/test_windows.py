@@ -134,7 +134,7 @@ def test_later_windows_go_on_from_what_is_settled(tiny_generator: MaskedGenerato
     tasks = tiny_generator.config.tasks
     for text, going_on, words in (("", "frame-prediction", [0, 0, 0]), ("Red ball", "class-prediction", [1, 2, 0])):
         with listening(tiny_generator) as asked:
-            tiny_generator.generate(nothing_given(5), FAST, text=text)
+            tiny_generator.generate(nothing_given(5), replace(FAST, guidance=0.0), text=text)
         assert [tasks[task] for _, task, _, _ in asked] == ["class"] * 2 + [going_on] * 4
         assert all(said == words for _, _, said, _ in asked)
 
@@ -176,6 +176,17 @@ def test_guidance_asks_a_second_time_without_task_and_words(tiny_generator: Mask
     assert [(tasks[task], words[0]) for _, task, words, _ in asked] == [("class-prediction", 1), ("class", 0)] * 2
     assert torch.equal(asked[0][0], asked[1][0])
     assert not torch.equal(plain, guided)
+
+
+def test_guidance_is_for_words_alone_unless_it_is_asked_for(tiny_generator: MaskedGenerator) -> None:
+    for posed, text, passes in (
+        (nothing_given(3), "red", 2),
+        (nothing_given(3), "", 1),
+        (given_first(3, 1, "class-prediction"), "red", 1),
+    ):
+        with listening(tiny_generator) as asked:
+            tiny_generator.generate(posed, replace(FAST, sampling=ParallelConfig(steps=1)), text=text)
+        assert len(asked) == passes
 
 
 def test_wishes_that_cannot_be_granted_are_refused(tiny_generator: MaskedGenerator) -> None:
