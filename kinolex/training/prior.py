@@ -9,14 +9,14 @@ straight through), so what is exported computes what was trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from kinolex.codec.network import EXACT, FRAMES_BACK, GROUPS, ONE, TOP, NetworkConfig
+from kinolex.codec.network import EXACT, FRAMES_BACK, GROUPS, ONE, TOP, IntegerLayer, NetworkConfig
 from kinolex.tokenizers.quantizers.base import straight_through
 
 MAX_SHIFT = 14
@@ -52,6 +52,16 @@ class RoundedLayer(nn.Module):
         weight = straight_through(self.weight, rounded)
         padding = self.weight.shape[-1] // 2 if padding is None else padding
         return F.conv2d(inputs_BIHW, weight, self.bias, stride=stride, padding=padding)
+
+    @torch.no_grad()
+    def follow_(self, layer: IntegerLayer, extra_shift: int) -> None:
+        """Become what was exported, up to rounding of the bias."""
+        shift_O = -torch.log2(layer.scale_O)
+        exponent_O = shift_O - extra_shift
+        scale_O = torch.pow(2.0, exponent_O)
+        weight = rearrange(layer.weight_KIO, "(y x) i o -> o i y x", y=self.weight.shape[-1])
+        self.weight.copy_(weight / scale_O[:, None, None, None])
+        self.bias.copy_((layer.bias_O - torch.pow(2.0, shift_O - 1).floor()) / (ONE * scale_O))
 
     def export(self, extra_shift: int) -> dict[str, Tensor]:
         """weight, bias and shift as codec.network.integer_layers wants them."""
@@ -114,19 +124,28 @@ class PriorTwin(nn.Module):
             bits.append(F.cross_entropy(logits, digits_BDhw[:, digit], reduction="none") / nats_per_bit)
         return torch.stack(bits, dim=1)
 
-    def _layer(self, name: str) -> nn.Module:
-        return self.layers[name.replace(".", "_")]
+    def _layer(self, name: str) -> RoundedLayer:
+        layer = self.layers[name.replace(".", "_")]
+        assert isinstance(layer, RoundedLayer)
+        return layer
 
     def export(self) -> dict[str, Tensor]:
         """The integers, named as codec.network.integer_layers wants them."""
         tensors = {}
         for name in self.config.layer_shapes():
-            layer = self._layer(name)
-            assert isinstance(layer, RoundedLayer)
-            # Activations step by 1/32 of 1.0; logits by 1/16 of a bit, hence one bit more to drop.
-            parts = layer.export(extra_shift=1 if name.startswith("logits") else 0)
+            parts = self._layer(name).export(_extra_shift(name))
             tensors.update({f"{name}.{part}": value for part, value in parts.items()})
         return tensors
+
+    def follow_(self, layers: Mapping[str, IntegerLayer]) -> None:
+        """Become the network whose integers these are, to go on from it."""
+        for name, layer in layers.items():
+            self._layer(name).follow_(layer, _extra_shift(name))
+
+
+def _extra_shift(name: str) -> int:
+    """Activations step by 1/32 of 1.0; logits by 1/16 of a bit, hence one bit more to drop."""
+    return 1 if name.startswith("logits") else 0
 
 
 def one_hot_BPhw(digits_BDhw: Tensor, levels: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from kinolex import checkpoint, hub
 from kinolex.codec.network import NetworkConfig
-from kinolex.codec.priors import LearnedPrior, save_prior, to_digits
+from kinolex.codec.priors import LearnedPrior, Prior, save_prior, to_digits
 from kinolex.codec.rate import DigitChooser
 from kinolex.data.loader import Loader, LoaderConfig, RenderWorld
 from kinolex.data.packs import Pack
@@ -89,6 +89,8 @@ class PriorTrainConfig:
     )
     save_every: int = 200
     seed: int = 0
+    start: str = ""
+    """Shipped name, folder or hub repository whose prior to go on from; empty: from noise."""
 
     def __post_init__(self) -> None:
         counts = [count for each in self.rounds for count in (each.clips, each.images, each.steps)]
@@ -131,9 +133,11 @@ class PriorTrainer:
         packs: training data.
         folder: digits, states and log.
         render_world: needed when config.world_fraction is positive.
+        start: the prior to go on from.
 
     Raises:
-        CheckpointError: the folder holds a run of another recipe or tokenizer.
+        CheckpointError: the folder holds a run of another recipe or tokenizer, or start is no trained prior of the
+            recipe's shape.
         ConfigError: as digit_levels, or weights for a tokenizer without places between its ids.
     """
 
@@ -145,6 +149,7 @@ class PriorTrainer:
         folder: Path,
         *,
         render_world: RenderWorld | None = None,
+        start: Prior | None = None,
     ) -> None:
         self.config, self.tokenizer, self.folder = config, tokenizer, folder
         self.levels = digit_levels(tokenizer.config.quantizer)
@@ -164,6 +169,10 @@ class PriorTrainer:
         self.hash = recipe_hash(asdict(config), tokenizer.fingerprint)
         torch.manual_seed(config.seed)
         self.twin = channels_last(PriorTwin(self.network))
+        if start is not None:
+            if not isinstance(start, LearnedPrior) or start.config != self.network:
+                raise CheckpointError(f"{config.start} has no trained prior of the recipe's shape; choose one that has")
+            self.twin.follow_(start.layers)
         self.average = copy.deepcopy(self.twin).requires_grad_(False)
         self.finished = False
 

@@ -287,7 +287,8 @@ def _tokenizer(config: TrainConfig, order: Order) -> None:
 def _prior(config: PriorTrainConfig, order: Order) -> None:
     tokenizer = hub.load(config.tokenizer).to(order.device)
     packs = open_packs(config, order.data, order.packs)
-    trainer = PriorTrainer(config, tokenizer, packs, order.out, render_world=order.render_world)
+    start = hub.load_prior(config.start, tokenizer) if config.start else None
+    trainer = PriorTrainer(config, tokenizer, packs, order.out, render_world=order.render_world, start=start)
     trainer.run(minutes=order.minutes)
     save_with_prior(trainer, order.out / "weights")
 

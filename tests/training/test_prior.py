@@ -25,5 +25,9 @@ def test_the_exported_integers_estimate_the_bits_that_the_twin_was_trained_on(le
     prior = LearnedPrior(config, twin.export())
     exported = estimate_bits(digits_tDhw.permute(0, 2, 3, 1).contiguous(), prior)
     assert exported == pytest.approx(bits, rel=0.02)
+    again = PriorTwin(config)
+    again.follow_(prior.layers)
+    for name, tensor in again.export().items():
+        assert torch.equal(tensor, twin.export()[name]), name
     uniform = sum(torch.log2(torch.tensor(float(size))).item() for size in levels) * 4 * 6 * 5
     assert abs(exported - uniform) > 0.05 * uniform  # a network that says something

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kinolex import checkpoint, hub
+from kinolex.codec.network import NetworkConfig
 from kinolex.codec.priors import LearnedPrior, to_digits
 from kinolex.codec.stream import estimate_bits
 from kinolex.data.index import scan
@@ -20,6 +21,7 @@ from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, QuantizerConfig,
 from kinolex.tokenizers.recurrent import RecurrentAutoencoder, RecurrentConfig
 from kinolex.training import recipes
 from kinolex.training.config import OptimizerConfig
+from kinolex.training.prior import PriorTwin
 from kinolex.training.prior_run import PriorRound, PriorTrainConfig, PriorTrainer, digit_levels
 
 TOKENIZER = RecurrentConfig(
@@ -31,6 +33,7 @@ TOKENIZER = RecurrentConfig(
     shifts=4,
     quantizer=FSQConfig(levels=(5, 5, 3)),
 )
+LARGER = NetworkConfig(levels=(5, 5, 3), channels=32, trunk_layers=1)
 ROUNDS = (
     PriorRound(clips=3, images=2, steps=60),
     PriorRound(clips=2, images=2, steps=10, lr_factor=0.3, weights=(0.05, 0.2)),
@@ -93,6 +96,14 @@ def test_a_recipe_leaves_a_model_whose_files_are_smaller_than_fixed_length(folde
     digits_thwD = to_digits(tokenizer.encode(clip).ids_Qthw, prior.levels)
     fixed = digits_thwD[..., 0].numel() * torch.log2(torch.tensor(75.0)).item()
     assert estimate_bits(digits_thwD, prior) < 0.9 * fixed
+
+    # Another run can go on from it.
+    pack, config = Pack.open(folder / "pack"), tiny_config(folder, start=str(weights))
+    further = PriorTrainer(config, tokenizer, [pack], tmp_path / "further", start=prior)
+    assert further.export().fingerprint == prior.fingerprint
+    for other in (hub.load_prior(folder / "model", tokenizer), LearnedPrior(LARGER, PriorTwin(LARGER).export())):
+        with pytest.raises(CheckpointError, match="no trained prior of the recipe's shape"):
+            PriorTrainer(config, tokenizer, [pack], tmp_path / "other", start=other)
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_integers(folder: Path, tmp_path: Path) -> None:
