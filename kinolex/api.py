@@ -12,6 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -37,11 +38,12 @@ from kinolex.compression import (
     shipped_coder,
 )
 from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
-from kinolex.errors import MissingFile, StreamError, UsageError
+from kinolex.errors import StreamError, UsageError
 from kinolex.media import VideoReader, VideoWriter, holds_pictures, probe, resize_frames, write
-from kinolex.media.opening import replacing
+from kinolex.media.opening import check_file, check_place, replacing
 from kinolex.media.sound import read_sound as read_sound_file
 from kinolex.media.sound import track_of
+from kinolex.media.writer import FORMATS
 from kinolex.metrics import PSNR_CAP_DB, bits_per_pixel
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.soundstream import SoundStreamConfig
@@ -125,7 +127,7 @@ def roundtrip(
     lines: int | None = None,
     on_frames: OnFrames = _silent,
 ) -> Report:
-    """A file through the tokenizer and back into a file; its sound passes through untouched.
+    """A file through the tokenizer and back into a file; its sound goes past the tokenizer and is coded anew.
 
     Args:
         source: any video, GIF or image.
@@ -157,7 +159,7 @@ def roundtrip(
         height=extent.height,
         width=extent.width,
         fps=str(extent.fps),
-        sound=_sound_words(sound),
+        sound=_sound_words(sound if _keeps_sound(target) else None),
         tokens=passing.tokens,
         vocab_size=tokenizer.vocab_size,
         token_bits_per_pixel=bits / extent.pixels,
@@ -178,6 +180,7 @@ def encode(
     """A media file into a token file (.safetensors); sound is not stored. Arguments and errors as of roundtrip."""
     source, target = Path(source), Path(target)
     check_token_target(target)
+    check_place(target)
     _check_lines(lines)
     ids, extent, frames = [], None, 0
     with VideoReader(source) as reader:
@@ -210,8 +213,7 @@ def decode(
     sound = None
     if sound_from is not None:
         refuse_same(Path(sound_from), Path(target))
-        with VideoReader(sound_from) as reader:
-            sound = _sound_of(Path(sound_from), reader)
+        sound = _sound_in(Path(sound_from))
         if sound is None:
             raise UsageError(f"--sound-from {sound_from} holds no sound; leave the option out")
     decoded = tokenizer.decode_stream([tokens])
@@ -318,7 +320,8 @@ def decompress(
 
     Raises:
         StreamError: damaged or cut; the target then holds everything before. Made by a model that is not here.
-        MissingFile: no such file. KinolexError: of the media and tokenizer layers; no partial target is left.
+        MissingFile, UnreadableMedia: no such file, or an empty one. KinolexError: of the media and tokenizer layers; no
+            partial target is left.
     """
     source, target = Path(source), Path(target)
     broken: list[StreamError] = []
@@ -337,7 +340,7 @@ def decompress(
         clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost, sound_tokenizer=sound_tokenizer)
         extent = write_stream(reported(up_to_damage(clips), total, on_frames), target, sound)
     for error in broken:
-        raise type(error)(f"{error}; {target} holds the {extent.frames} frames before")
+        raise type(error)(f"{source}: {error}; {target} holds the {extent.frames} frames before")
     return extent
 
 
@@ -351,10 +354,14 @@ def decompress_frame(
     return clip.extent
 
 
-def _open_klx(path: Path) -> BinaryIO:
-    if not path.is_file():
-        raise MissingFile(f"no file at {path}")
-    return path.open("rb")
+@contextmanager
+def _open_klx(path: Path) -> Iterator[BinaryIO]:
+    """The file; what is wrong with its bytes is told with its name."""
+    with check_file(path).open("rb") as file:
+        try:
+            yield file
+        except StreamError as error:
+            raise type(error)(f"{path}: {error}") from error
 
 
 def _frames_in(file: BinaryIO) -> int | None:
@@ -374,7 +381,7 @@ def info(source: str | Path) -> dict[str, Any]:
     if path.is_file() and path.suffix.lower() == TOKEN_SUFFIX:
         return {"kind": "tokens", **describe_tokens(load_any_tokens(path))}
     if path.is_file() and path.suffix.lower() == SUFFIX:
-        with path.open("rb") as file:
+        with _open_klx(path) as file:
             return {"kind": "klx", **describe(file)}
     if path.is_file() or (path.suffix and not path.is_dir()):
         if not holds_pictures(path):  # raises the named error for a file that is not there
@@ -463,6 +470,19 @@ def _sound_of(path: Path, reader: VideoReader) -> Sound | None:
     if reader.info.sound_codec is None:
         return None
     return track_of(path, start_s=reader.origin_s, length_s=None)
+
+
+def _sound_in(path: Path) -> Sound | None:
+    """The sound of a video, from its first frame on, or of a sound file."""
+    if not holds_pictures(path):
+        return read_sound_file(path)
+    with VideoReader(path) as reader:
+        return _sound_of(path, reader)
+
+
+def _keeps_sound(target: Path) -> bool:
+    form = FORMATS.get(target.suffix.lower())
+    return form is not None and form.sound_codec is not None
 
 
 def _sound_words(sound: Sound | None) -> str:

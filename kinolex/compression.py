@@ -77,10 +77,9 @@ class CompressConfig:
             raise ConfigError("give one of quality, bpp and kbps (--rate-kbps); they are three ways to say the same")
         if self.quality is not None and not 0 <= self.quality <= 100:
             raise ConfigError(f"quality must be in 0..100, got {self.quality}")
-        if not all(
-            value > 0 for value in (self.bpp, self.kbps, self.chunk_frames, self.sound_kbps) if value is not None
-        ):
-            raise ConfigError(f"bpp, kbps, chunk_frames and sound_kbps must be positive, got {self}")
+        rates = (self.bpp, self.kbps, self.chunk_frames, self.sound_kbps)
+        if not all(0 < value < math.inf for value in rates if value is not None):
+            raise ConfigError(f"bpp, kbps, chunk_frames and sound_kbps must be positive and finite, got {self}")
 
 
 def compress_stream(
@@ -522,7 +521,10 @@ def coder_of(model: str | Path | None) -> FindCoder:
 
     def named(header: Header) -> tuple[VideoTokenizer, Prior]:
         if header.tokenizer != tokenizer.fingerprint:
-            raise StreamError(f"the file was made by tokenizer {header.tokenizer[:16]}, not by {model}")
+            raise StreamError(
+                f"the file was made by tokenizer {header.tokenizer[:16]}, not by {model}; leave the model out to have "
+                "the shipped ones searched, or name the one that made it"
+            )
         return tokenizer, prior
 
     return named

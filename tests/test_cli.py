@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kinolex import checkpoint, cli, hub
-from kinolex.media import read, write
+from kinolex.media import read, write, write_sound
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tasks.video import TASK_NAMES, TASKS
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
@@ -171,6 +171,50 @@ def test_bad_input_gives_exit_code_2_one_clear_message_and_no_file(
         message = capsys.readouterr().err
         assert "kinolex: " in message and "Traceback" not in message
     assert {path.name for path in tmp_path.iterdir()} <= {name}
+
+
+def test_a_disk_that_is_full_is_named(video: Path, model: str, tmp_path: Path) -> None:
+    for command, target in (("encode", "t.safetensors"), ("compress", "t.klx")):
+        line = f"ulimit -f 0; exec {sys.executable} -m kinolex {command} {video} {tmp_path / target} --model {model}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2 and "File too large; check the path, its rights and the disk" in done.stderr
+        assert "Traceback" not in done.stderr and not (tmp_path / target).exists()
+
+
+def test_sound_comes_from_a_sound_file_too(video: Path, model: str, tmp_path: Path) -> None:
+    write_sound(Sound(torch.zeros(1, 8000), 16000), tmp_path / "s.wav")
+    assert run("encode", video, tmp_path / "t.safetensors", "--model", model) == 0
+    options = ("--model", model, "--sound-from", tmp_path / "s.wav")
+    assert run("decode", tmp_path / "t.safetensors", tmp_path / "o.mp4", *options) == 0
+    sound = read(tmp_path / "o.mp4").sound
+    assert sound is not None and sound.rate_hz == 16000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compress", "IN", "o.klx", "--sound-kbps", "inf"), "positive and finite"),
+        (("compress", "IN", "o.klx", "--bpp", "inf"), "positive and finite"),
+        (("compress", "IN", "o.klx", "--sound-kbps", 1e9), "it takes 6 to 256 a channel"),
+        (("data", "worlds", "o.mp4", "--seed", -1), "counted from 0, got -1"),
+        (("encode", "IN", "nowhere/t.safetensors"), "there is no folder nowhere"),
+        (("train", "recipe.py", "--data", ".", "--out", "run"), "recipe.py, line 2: ModuleNotFoundError: No module"),
+    ],
+)
+def test_values_that_cannot_be_are_named_before_work_is_done(
+    video: Path,
+    model: str,
+    arguments: tuple[object, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(video.parent)
+    Path("recipe.py").write_text("import os\nimport nothing_of_that_name\n")
+    before = {path.name for path in Path().iterdir()}
+    options = ("--model", model) if "IN" in arguments else ()
+    assert run(*(video if part == "IN" else part for part in arguments), *options) == 2
+    assert message in capsys.readouterr().err and {path.name for path in Path().iterdir()} == before
 
 
 def test_tokens_of_another_model_and_damaged_token_files_are_refused(

@@ -45,6 +45,15 @@ def run(*arguments: object) -> int:
     return int(stopped.value.code or 0)
 
 
+@pytest.mark.parametrize("rate", ["nan", "inf", -1, 0])
+def test_a_rate_that_cannot_be_is_named(
+    model: str, sound: Sound, tmp_path: Path, rate: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sound(sound, source := tmp_path / "in.wav")
+    assert run("roundtrip", source, tmp_path / "out.wav", "--model", model, "--sound-kbps", rate) == 2
+    assert "positive and finite" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("option", "levels"), [((), 3), (("--levels", 2), 2), (("--sound-kbps", 8.5), 2)])
 def test_roundtrip_of_a_sound_brings_back_length_rate_and_channels(
     model: str,

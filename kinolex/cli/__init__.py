@@ -116,8 +116,9 @@ def _run(commands: dict[str, Callable[..., None]], arguments: list[str], name: s
         sys.stdout = None  # the reader of our output has left, e.g. `| head`; nobody to tell
         return 0
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"kinolex: {error.filename}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
+        # Writing to an open file, as onto a full disk, fails without its name.
+        where = "a file could not be read or written" if error.filename is None else error.filename
+        what = error.strerror or str(error)
+        print(f"kinolex: {where}: {what}; check the path, its rights and the disk", file=sys.stderr)
         return 2
     return 0

@@ -35,7 +35,7 @@ def compress(
         rate_kbps: the same in kilobits per second.
         lines: scale the short side down to this first; by default the size stays.
         chunk_frames: frames that are coded together: a seek decodes so many, and damage costs so many.
-        sound_kbps: of the sound, in kilobits per second; by default 32 as Opus and 6 as tokens.
+        sound_kbps: of the sound, all channels together, in kilobits per second; by default 32 as Opus and 6 as tokens.
         sound_model: store the sound as tokens of this tokenizer, such as sound-nano, instead of as Opus.
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+
 from kinolex.cli.common import Source, Target, show, to_json
 
 
-def check(folder: Source, json: bool = False) -> None:
+def check(folder: Source, whole: bool = False, json: bool = False) -> None:
     """List broken, short, variable-rate and rotated files of a collection. Exit code 1 if any is broken.
 
     Example: kinolex data check DATA/clips
 
     Args:
         folder: searched with all its sub-folders.
+        whole: decode every frame; by default the first one, and whether the end is there.
         json: print the findings as JSON.
     """
     from kinolex.data.check import check_folder
 
-    findings = check_folder(folder)
+    findings = check_folder(folder, whole=whole)
     if json:
         print(to_json([finding.as_dict() for finding in findings]))
     else:
@@ -66,7 +69,9 @@ def pack(
     from kinolex.data.packs import build_pack
 
     built = build_pack(scan(folder, split=split), target, lines=lines, max_frames=max_frames)
-    show({"pack": str(target), "items": len(built), "frames": built.num_frames}, json)
+    show({"pack": str(target), "items": len(built), "frames": built.num_frames, "skipped": len(built.skipped)}, json)
+    for name, why in built.skipped.items():
+        print(f"skipped {name}: {why}", file=sys.stderr)
 
 
 def worlds(

@@ -10,7 +10,8 @@ from rich.progress import track
 
 from kinolex.data.index import Entry, scan
 from kinolex.errors import KinolexError, MediaError
-from kinolex.media import probe, read
+from kinolex.media import VideoReader, probe, read
+from kinolex.media.integrity import missing_bytes
 
 SHORT_FRAMES = 17
 """The paper's training clips have this many frames."""
@@ -27,8 +28,11 @@ class Finding:
         return asdict(self)
 
 
-def check_folder(folder: str | Path) -> list[Finding]:
-    """Findings in a collection, in order of its entries; every file is opened, and its first frame decoded.
+def check_folder(folder: str | Path, *, whole: bool = False) -> list[Finding]:
+    """Findings in a collection, in order of its entries.
+
+    Args:
+        whole: decode every frame, which finds damage anywhere; without, a file's end and its first frame are looked at.
 
     Raises:
         MissingFile: no such folder.
@@ -36,18 +40,26 @@ def check_folder(folder: str | Path) -> list[Finding]:
     """
     findings = []
     for entry in track(scan(folder), description="checking", console=Console(stderr=True)):
-        findings += _check(entry)
+        findings += _check(entry, whole)
     return findings
 
 
-def _check(entry: Entry) -> list[Finding]:
+def _check(entry: Entry, whole: bool) -> list[Finding]:
     if entry.array_index is not None:
         return _check_array(entry)
     try:
         facts = probe(entry.path)
-        read(entry.path, max_frames=1)
+        if whole:
+            with VideoReader(entry.path) as reader:
+                for _ in reader:
+                    pass
+        else:
+            read(entry.path, max_frames=1)
+        lacking = missing_bytes(Path(entry.path))
     except MediaError as error:
         return [Finding(entry.name, "broken", str(error))]
+    if lacking != 0:
+        return [Finding(entry.name, "broken", f"cut: {f'{lacking} bytes' if lacking else 'its end'} missing")]
     findings = []
     if entry.kind == "video" and facts.frames is not None and facts.frames < SHORT_FRAMES:
         findings.append(Finding(entry.name, "short", f"{facts.frames} frames, fewer than {SHORT_FRAMES}"))

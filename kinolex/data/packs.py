@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from kinolex.data.index import Entry
-from kinolex.errors import DataError, MediaError
+from kinolex.errors import DataError, MediaError, UsageError
 from kinolex.media import VideoReader, resize_frames
 
 FORMAT = "kinolex-pack-1"
@@ -71,8 +71,8 @@ class PackItem:
 class Pack:
     """Read access to a pack; frames are views of the mapped file."""
 
-    def __init__(self, folder: Path, items: list[PackItem], lines: int) -> None:
-        self.folder, self.items, self.lines = folder, items, lines
+    def __init__(self, folder: Path, items: list[PackItem], lines: int, skipped: dict[str, str]) -> None:
+        self.folder, self.items, self.lines, self.skipped = folder, items, lines, skipped
         path = folder / "frames.u8"
         self._bytes = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
 
@@ -84,6 +84,7 @@ class Pack:
             manifest = json.loads((folder / "manifest.json").read_text())
             items = [PackItem.from_json(item) for item in manifest["items"]]
             found_format, lines = manifest["format"], manifest["lines"]
+            skipped = dict(manifest.get("skipped", {}))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, DataError) as error:
             raise DataError(f"{folder} is not a pack ({error}); build one with `kinolex data pack`") from error
         if found_format != FORMAT:
@@ -98,7 +99,7 @@ class Pack:
         have = (folder / "frames.u8").stat().st_size if (folder / "frames.u8").exists() else 0
         if have != end:
             raise DataError(f"{folder}/frames.u8 holds {have} bytes but its manifest needs {end}; build the pack again")
-        return Pack(folder, items, lines)
+        return Pack(folder, items, lines, skipped)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -125,21 +126,25 @@ def build_pack(
 
     Args:
         entries: from kinolex.data.index.scan; order decides the order in the pack.
-        folder: created; an unfinished build in it is continued.
+        folder: created; an unfinished build of the same sizes in it is continued.
         lines: short side of the stored frames; smaller sources stay as they are.
         max_frames: keep only the first frames of long videos.
         strict: raise on the first unreadable file instead of listing it in the manifest under "skipped".
 
     Raises:
-        DataError: nothing readable, or (strict) an unreadable file.
+        DataError: nothing readable, or (strict) an unreadable file. UsageError: sizes below 1.
     """
-    folder = Path(folder)
+    if lines < 1 or (max_frames is not None and max_frames < 1):
+        raise UsageError(f"a pack needs at least 1 line and 1 frame, got {lines} lines and {max_frames} frames")
+    folder, entries = Path(folder), list(entries)
+    if not entries:
+        raise DataError(f"nothing to pack into {folder}: the collection has no such files; check its split and folder")
     folder.mkdir(parents=True, exist_ok=True)
     journal, partial = folder / "journal.jsonl", folder / "frames.u8.part"
-    done, skipped = _resume(journal, partial)
+    done, skipped = _resume(journal, partial, {"lines": lines, "max_frames": max_frames}), dict[str, str]()
     with open(journal, "a") as log, open(partial, "ab") as frames_file:
-        for entry in track(list(entries), description=f"packing {folder.name}", console=Console(stderr=True)):
-            if entry.name in done or entry.name in skipped:
+        for entry in track(entries, description=f"packing {folder.name}", console=Console(stderr=True)):
+            if entry.name in done:
                 continue
             try:
                 frames_THWC, fps = _decode(entry, lines, max_frames)
@@ -147,7 +152,6 @@ def build_pack(
                 if strict:
                     raise DataError(f"{entry.name} cannot be packed: {error}") from error
                 skipped[entry.name] = str(error)
-                log.write(json.dumps({"skipped": entry.name, "why": str(error)}) + "\n")
                 continue
             item = PackItem(
                 name=entry.name,
@@ -168,7 +172,8 @@ def build_pack(
             log.write(json.dumps(asdict(item)) + "\n")
             log.flush()
     if not done:
-        raise DataError(f"nothing to pack into {folder}: {len(skipped)} files were unreadable, none were read")
+        name, why = next(iter(skipped.items()))
+        raise DataError(f"nothing to pack into {folder}: none of {len(skipped)} files could be read; {name}: {why}")
     os.replace(partial, folder / "frames.u8")
     manifest = {"format": FORMAT, "lines": lines, "items": [asdict(item) for item in done.values()], "skipped": skipped}
     temporary = folder / "manifest.json.part"
@@ -178,28 +183,25 @@ def build_pack(
     return Pack.open(folder)
 
 
-def _resume(journal: Path, partial: Path) -> tuple[dict[str, PackItem], dict[str, str]]:
-    """What an interrupted build finished; cuts a half-written last item off the frames and the journal."""
+def _resume(journal: Path, partial: Path, sizes: dict[str, int | None]) -> dict[str, PackItem]:
+    """What an interrupted build of the same sizes finished; cuts a half-written last item off frames and journal."""
     done: dict[str, PackItem] = {}
-    skipped: dict[str, str] = {}
-    end, lines_kept = 0, []
-    for line in journal.read_text().splitlines() if journal.exists() else []:
+    head = json.dumps(sizes)
+    end, lines_kept = 0, [head + "\n"]
+    written = journal.read_text().splitlines() if journal.exists() else []
+    for line in written[1:] if written[:1] == [head] else []:
         try:
-            record = json.loads(line)
-            if "skipped" in record:
-                skipped[str(record["skipped"])] = str(record["why"])
-            else:
-                item = PackItem.from_json(record)
-                if item.offset != end:
-                    break
-                done[item.name], end = item, item.offset + item.num_bytes
+            item = PackItem.from_json(json.loads(line))
+            if item.offset != end:
+                break
+            done[item.name], end = item, item.offset + item.num_bytes
         except (ValueError, KeyError, TypeError, RecursionError, DataError):
             break
         lines_kept.append(line + "\n")
     journal.write_text("".join(lines_kept))
     with open(partial, "ab") as file:
         file.truncate(end)
-    return done, skipped
+    return done
 
 
 def _decode(entry: Entry, lines: int, max_frames: int | None) -> tuple[np.ndarray, Fraction]:

@@ -289,7 +289,7 @@ def upscale(
     model_name: str = "",
     on_frames: OnFrames = lambda _done, _total: None,
 ) -> UpscaleReport:
-    """A file to a file of twice its rows and columns; its sound passes through untouched.
+    """A file to a file of twice its rows and columns; its sound goes along, coded anew.
 
     Args:
         source: any video, GIF or image; it is encoded at its own size.

@@ -12,6 +12,8 @@ from typing import BinaryIO
 _SEGMENT = 0x18538067
 _EBML = 0x1A45DFA3
 TAIL_BYTES = 64 * 1024
+OGG_HEAD = 27
+"""Bytes of a page before the sizes of its segments."""
 
 
 def missing_bytes(file: Path) -> int | None:
@@ -27,9 +29,23 @@ def missing_bytes(file: Path) -> int | None:
         if head[:4] == b"RIFF":
             stated = int.from_bytes(head[4:8], "little") + 8
             return max(stated - size, 0) if 8 < stated < 0xFFFFFFFF else 0
+        if head[:4] == b"OggS":
+            return 0 if _has_last_page(stream, size) else None
         if head[:4] in (b"GIF8", b"\x89PNG") or head[:3] == b"\xff\xd8\xff":
             return 0 if _has_ending(stream, size, head) else None
     return 0
+
+
+def _has_last_page(stream: BinaryIO, size: int) -> bool:
+    """Ogg: the last page says that it is the last, and is there as a whole. No page is larger than TAIL_BYTES."""
+    stream.seek(max(0, size - TAIL_BYTES - OGG_HEAD))
+    tail = stream.read()
+    start = tail.rfind(b"OggS")
+    head = tail[start : start + OGG_HEAD]
+    if start < 0 or len(head) < OGG_HEAD or not head[5] & 4:
+        return False
+    sizes = tail[start + OGG_HEAD : start + OGG_HEAD + head[26]]
+    return len(sizes) == head[26] and start + OGG_HEAD + len(sizes) + sum(sizes) <= len(tail)
 
 
 def is_animated_webp(file: Path) -> bool:

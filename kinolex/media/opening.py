@@ -41,7 +41,9 @@ def check_file(path: str | os.PathLike[str]) -> Path:
         raise MissingFile(f"no file at {file}; check the spelling and the folder ({Path.cwd()} is the current one)")
     if file.is_dir():
         raise UnreadableMedia(f"{file} is a folder, and one media file is needed; name a file inside it")
-    if file.is_file() and file.stat().st_size == 0:
+    if not file.is_file():
+        raise UnreadableMedia(f"{file} is a pipe or device, and a file is needed; save it into one first")
+    if file.stat().st_size == 0:
         raise UnreadableMedia(f"{file} is empty (0 bytes); copy or download it again")
     return file
 
@@ -85,7 +87,8 @@ def picture_stream(container: InputContainer, file: Path) -> VideoStream:
     if stream is None:
         if container.streams.audio:
             raise UnsupportedMedia(
-                f"{file} holds sound but no pictures; read it with read_sound, or name a .wav or .flac file as target"
+                f"{file} holds sound but no pictures, and a video or image is needed here; its sound can go into "
+                ".wav and .flac files and token files"
             )
         raise UnreadableMedia(f"{file} holds neither pictures nor sound; it is probably not a media file")
     if not is_decodable(stream):
@@ -112,7 +115,7 @@ def sound_stream(container: InputContainer, file: Path) -> AudioStream | None:
     if stream is not None and not is_decodable(stream):
         raise UnsupportedMedia(
             f"{file} holds sound in a codec unknown to this FFmpeg build; convert it to mp4 or wav first, "
-            "or read its pictures alone with VideoReader"
+            "or take its sound out"
         )
     return stream
 

@@ -70,7 +70,9 @@ def encode_opus(sound: Sound, *, kbps: float = 32.0) -> Opus:
             packets += [bytes(packet) for packet in context.encode(frame)]
         packets += [bytes(packet) for packet in context.encode(None)] if packets else []
     except (av_error.FFmpegError, ValueError) as error:
-        raise MediaError(f"the sound cannot be encoded as Opus at {kbps:g} kbit/s ({reason(error)})") from error
+        raise MediaError(
+            f"the sound cannot be encoded as Opus at {kbps:g} kbit/s ({reason(error)}); it takes 6 to 256 a channel"
+        ) from error
     return Opus(head, tuple(packets), num_samples)
 
 

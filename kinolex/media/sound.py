@@ -49,7 +49,7 @@ def read_sound(path: str | os.PathLike[str]) -> Sound:
     sound = track_of(file, start_s=None, length_s=None)
     if sound is None:
         probe(file)  # raises if there are no pictures either
-        raise UnsupportedMedia(f"{file} holds no sound; read its pictures with read")
+        raise UnsupportedMedia(f"{file} holds no sound, and some is needed here")
     lacking = missing_bytes(file)
     if lacking != 0:
         raise UnreadableMedia(

@@ -331,7 +331,7 @@ class VideoReader:
         if lacking != 0:
             raise UnreadableMedia(
                 f"{self._file} is truncated: {amount}; {self.frames_read} frames were readable. Copy it again, "
-                "or keep those frames with VideoReader or max_frames"
+                "or cut it after them"
             )
 
     def _from_start(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

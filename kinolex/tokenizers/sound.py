@@ -8,6 +8,7 @@ samples are equal bit for bit and memory does not grow with length. Channels are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -65,7 +66,13 @@ class SoundTokenizer:
         return self.config.rate_hz / self.config.hop
 
     def levels_for(self, kbps: float) -> int:
-        """The most levels that stay within a rate for one channel, and one at least."""
+        """The most levels that stay within a rate for one channel, and one at least.
+
+        Raises:
+            UsageError: a rate that is not positive and finite.
+        """
+        if not 0 < kbps < math.inf:
+            raise UsageError(f"a rate in kbit/s must be positive and finite, got {kbps:g}")
         return max(1, min(self.num_levels, int(kbps / self.config.kbps_per_level + 1e-9)))
 
     def encode(self, sound: Sound, levels: int | None = None) -> SoundTokens:

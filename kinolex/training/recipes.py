@@ -8,6 +8,7 @@ Under torchrun every process calls the same function; the first builds the packs
 from __future__ import annotations
 
 import importlib.util
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -21,7 +22,7 @@ from kinolex import checkpoint, hub
 from kinolex.data.index import scan
 from kinolex.data.packs import Pack, build_pack
 from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
-from kinolex.errors import CheckpointError, DataError, MissingFile, UsageError
+from kinolex.errors import CheckpointError, DataError, KinolexError, MissingFile, UsageError
 from kinolex.models.multimodal import MultimodalTransformer
 from kinolex.tokenizers.networks import Network, build_network
 from kinolex.tokenizers.soundstream import SoundStream
@@ -104,7 +105,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises:
         MissingFile: no such file.
-        UsageError: the file has no config() that returns a config of one of KINDS.
+        UsageError: the file fails, or has no config() that returns a config of one of KINDS.
     """
     path = Path(path)
     if not path.is_file():
@@ -112,9 +113,19 @@ def load_recipe(path: str | Path) -> Recipe:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    make: Callable[[], object] | None = getattr(module, "config", None)
-    config = make() if make is not None else None
+    try:
+        spec.loader.exec_module(module)
+        make: Callable[[], object] | None = getattr(module, "config", None)
+        config = make() if make is not None else None
+    except KinolexError:
+        raise
+    except Exception as error:
+        here, stack = path.resolve(), traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in stack if Path(frame.filename).resolve() == here]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UsageError(
+            f"{where}: {type(error).__name__}: {error}; the recipe cannot be read until that is mended"
+        ) from error
     if not isinstance(config, Recipe):
         kinds = ", ".join(
             f"{f'for {kind.makes} ' if number else ''}a {config.__module__}.{config.__name__}"

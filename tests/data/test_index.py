@@ -140,6 +140,23 @@ def test_check_lists_broken_and_short_files(tmp_path: Path) -> None:
     assert found == {"short.mp4": "short", "broken.mp4": "broken"}
 
 
+def test_check_finds_cut_files_and_when_asked_damage_anywhere(tmp_path: Path) -> None:
+    picture(tmp_path / "good.mp4", frames=20)
+    data = (tmp_path / "good.mp4").read_bytes()
+    start = data.index(b"mdat") + 4
+    middle = (start + len(data)) // 2
+    (tmp_path / "cut.mp4").write_bytes(data[:-5])
+    (tmp_path / "bad.mp4").write_bytes(data[: start + 40] + bytes(middle - start) + data[start + 40 + middle - start :])
+
+    quick, thorough = (
+        {finding.path for finding in check_folder(tmp_path, whole=whole) if finding.problem == "broken"}
+        for whole in (False, True)
+    )
+
+    assert "cut.mp4" in quick and "good.mp4" not in thorough
+    assert thorough >= {"cut.mp4", "bad.mp4"}
+
+
 def test_every_real_collection_is_understood(data_dir: Path) -> None:
     for name in ("clips", "sequences", "weizmann64", "street_cctv", "bsds", "cifar10", "grid", "asl_gestures"):
         entries = scan(data_dir / name)

@@ -16,9 +16,12 @@ import torch
 
 from kinolex.data.index import scan
 from kinolex.data.packs import FORMAT, Pack, build_pack
-from kinolex.errors import DataError
+from kinolex.errors import DataError, UsageError
 from kinolex.media import read, resize_frames, write
 from kinolex.types import Clip
+
+SIZES = json.dumps({"lines": 128, "max_frames": None}) + "\n"
+"""What a journal begins with."""
 
 
 def collection(folder: Path, number: int = 4, side: int = 40, frames: int = 6) -> Path:
@@ -50,7 +53,7 @@ def test_unreadable_files_are_listed_and_strict_refuses_them(tmp_path: Path) -> 
     (media / "broken.mp4").write_bytes(b"not a video")
     pack = build_pack(scan(media), tmp_path / "pack")
     skipped = json.loads((tmp_path / "pack" / "manifest.json").read_text())["skipped"]
-    assert len(pack) == 2 and list(skipped) == ["broken.mp4"]
+    assert len(pack) == 2 and list(skipped) == list(pack.skipped) == ["broken.mp4"]
     with pytest.raises(DataError, match=r"broken\.mp4"):
         build_pack(scan(media), tmp_path / "strict", strict=True)
 
@@ -78,13 +81,42 @@ def test_a_build_killed_with_sigkill_goes_on_and_gives_the_same_bytes(tmp_path: 
         assert (killed / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
+def test_a_file_that_could_not_be_read_is_tried_again_and_another_size_begins_anew(tmp_path: Path) -> None:
+    media = collection(tmp_path / "media", number=1)
+    (media / "image.png").unlink()
+    whole = (media / "clip0.mp4").read_bytes()
+    (media / "clip0.mp4").write_bytes(whole[:200])
+    for lines in (16, 20):  # what the first leaves is no part of the second
+        with pytest.raises(DataError, match=r"none of 1 files could be read; clip0\.mp4: .*"):
+            build_pack(scan(media), tmp_path / "pack", lines=lines)
+    (media / "clip0.mp4").write_bytes(whole)
+    assert build_pack(scan(media), tmp_path / "pack", lines=16).items[0].height == 16
+
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    item = json.loads((tmp_path / "pack" / "manifest.json").read_text())["items"][0]
+    (torn / "journal.jsonl").write_text(json.dumps({"lines": 16, "max_frames": None}) + "\n" + json.dumps(item) + "\n")
+    (torn / "frames.u8.part").write_bytes((tmp_path / "pack" / "frames.u8").read_bytes())
+    assert build_pack(scan(media), torn, lines=20).items[0].height == 20
+
+
+def test_a_pack_of_nothing_or_of_no_size_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    media = collection(tmp_path / "media", number=1)
+    with pytest.raises(DataError, match="no such files"):
+        build_pack([], tmp_path / "pack")
+    for sizes in ({"lines": 0}, {"max_frames": 0}):
+        with pytest.raises(UsageError, match="at least 1 line and 1 frame"):
+            build_pack(scan(media), tmp_path / "pack", **sizes)  # type: ignore[arg-type]
+    assert not (tmp_path / "pack").exists()
+
+
 def test_a_half_written_item_is_cut_off_on_resuming(tmp_path: Path) -> None:
     media = collection(tmp_path / "media", number=3)
     build_pack(scan(media), tmp_path / "straight")
     torn = tmp_path / "torn"
     torn.mkdir()
     items = json.loads((tmp_path / "straight" / "manifest.json").read_text())["items"]
-    (torn / "journal.jsonl").write_text(json.dumps(items[0]) + '\n{"name": "clip1.mp4", "sha')
+    (torn / "journal.jsonl").write_text(SIZES + json.dumps(items[0]) + '\n{"name": "clip1.mp4", "sha')
     first = (tmp_path / "straight" / "frames.u8").read_bytes()[: items[1]["offset"]]
     (torn / "frames.u8.part").write_bytes(first + b"half an item")
     build_pack(scan(media), torn)
@@ -151,6 +183,6 @@ def test_a_damaged_journal_is_built_again_from_the_damage_on(tmp_path: Path, lin
     media = collection(tmp_path / "media", number=1)
     whole = build_pack(scan(media), tmp_path / "whole")
     (tmp_path / "pack").mkdir()
-    (tmp_path / "pack" / "journal.jsonl").write_text(line + "\n")
+    (tmp_path / "pack" / "journal.jsonl").write_text(SIZES + line + "\n")
     pack = build_pack(scan(media), tmp_path / "pack")
     assert pack.items == whole.items

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
@@ -47,6 +49,32 @@ def test_text_under_any_name_is_not_media(tmp_path, function, name) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UnreadableMedia):
         function(tmp_path / name)
+
+
+@pytest.mark.parametrize("function", [probe, read, read_sound])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, function) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(UnreadableMedia, match="is a pipe or device"):
+        function(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".wav"])
+def test_a_cut_sound_says_so(tmp_path, suffix) -> None:
+    tone_CS = torch.sin(torch.arange(48000) / 20)[None]
+    if suffix == ".wav":
+        write_sound(Sound(tone_CS, 48000), tmp_path / "a.wav")
+    else:
+        with av.open(tmp_path / "a.ogg", "w") as container:
+            stream = container.add_stream("libopus", rate=48000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(tone_CS.numpy(), format="flt", layout="mono")
+            frame.sample_rate = 48000
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert read_sound(tmp_path / f"a{suffix}").duration_s == pytest.approx(1, abs=0.02)
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    for rest in (len(data) - 1, len(data) * 2 // 3):
+        (tmp_path / f"cut{suffix}").write_bytes(data[:rest])
+        with pytest.raises(UnreadableMedia, match=r"truncated|cut off"):
+            read_sound(tmp_path / f"cut{suffix}")
 
 
 @pytest.mark.parametrize("suffix", VIDEO)

@@ -22,6 +22,7 @@ from kinolex.data.worlds.render import render_frames_THWC
 from kinolex.data.worlds.scene import Impact, WorldConfig, describe, draw_scene, impacts, positions_T2
 from kinolex.data.worlds.sound import synthesise
 from kinolex.data.worlds.truth import Asked, Judgement, asked_of, judge, judge_each
+from kinolex.errors import ConfigError
 from kinolex.types import Clip, Sound
 
 __all__ = [
@@ -65,8 +66,10 @@ class World:
 
 
 def render(seed: int, config: WorldConfig | None = None) -> World:
-    """The world behind a seed; the same seed and config give the same world."""
+    """The world behind a seed; the same seed and config give the same world. Raises ConfigError for a negative seed."""
     config = config or WorldConfig()
+    if seed < 0:
+        raise ConfigError(f"seeds of worlds are counted from 0, got {seed}")
     scene = draw_scene(seed, config)
     found = [
         impact
