@@ -348,6 +348,17 @@ def test_generate_makes_video_and_tells_how(video: Path, generator: str, capsys:
     assert read(picture).frames_TCHW.shape == (1, 3, 32, 48) and read(growth).frames_TCHW.shape == (1, 3, 64, 48)
 
 
+@pytest.mark.filterwarnings("ignore::kinolex.metrics.distribution.FewSamplesWarning")
+def test_eval_generation_writes_what_it_was_asked_for(generator: str, tmp_path: Path) -> None:
+    shipped = Path(hub.__file__).with_name("pretrained") / hub.CLIP_FEATURES
+    (hub.PRETRAINED / hub.CLIP_FEATURES).symlink_to(shipped)
+    options = ("--worlds", 2, "--captions", 0, "--steps", 1, "--order", "surest", "--tasks", "inpaint-central")
+    assert run("eval", "generation", "--sets", "worlds", "--model", generator, "--out", tmp_path / "e", *options) == 0
+    result = json.loads((tmp_path / "e" / "generation_generator.json").read_text())
+    assert (result["protocol"]["order"], result["protocol"]["steps"], result["n"]) == ("surest", 1, 2)
+    assert "--order surest" in result["command"]
+
+
 def test_generate_refuses_in_one_line_what_it_cannot_do(
     video: Path, generator: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,7 +114,7 @@ def generation(
     captions: int = 100,
     steps: int = 12,
     schedule: str = "cosine",
-    settle_temperature: float = 4.5,
+    order: str = "even",
     guidance: float = 0.0,
     caption_guidance: float = 3.0,
     seed: int = 0,
@@ -138,7 +138,7 @@ def generation(
         captions: worlds asked for by caption alone, where the set is worlds.
         steps: passes of the network per window.
         schedule: how fast tokens are settled.
-        settle_temperature: noise on which tokens are settled first.
+        order: in which tokens are settled: even, or surest.
         guidance: how strongly the tasks are followed.
         caption_guidance: how strongly captions are.
         seed: of everything drawn.
@@ -163,13 +163,14 @@ def generation(
         captions=captions,
         steps=steps,
         schedule=schedule,
-        settle_temperature=settle_temperature,
+        order=order,
         guidance=guidance,
         caption_guidance=caption_guidance,
         seed=seed,
         tasks=tasks or PIXEL_TASKS,
     )
     counts = f"--worlds {worlds} --captions {captions}" if of_worlds else f"--windows {windows}"
+    counts += f" --order {order}" if order != "even" else ""
     counts += f" --guidance {guidance:g}" if guidance else ""
     counts += f" --caption-guidance {caption_guidance:g}" if of_worlds else ""
     with frames_bar("generation", "clips") as bar:

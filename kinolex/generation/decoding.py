@@ -147,7 +147,8 @@ def decode_sequence(
     model = model.folded()
     generator = torch.Generator().manual_seed(config.seed)
     readers = [SequenceReader(model, sequence, batch=batch, text_PE=text_PE, cached=config.cached)]
-    if config.guidance:
+    guidance = config.guidance or 0.0
+    if guidance:
         if unsaid is None or [s.segment for s in unsaid.layout.outputs()] != [
             s.segment for s in sequence.layout.outputs()
         ]:
@@ -163,7 +164,7 @@ def decode_sequence(
         tokens += (open_tokens := int((known_BLF[..., 0] == HIDDEN).any(dim=0).sum()))
         read_fn = readers[0].read_fn(spans[0])
         if len(readers) > 1:
-            read_fn = guided_steps(read_fn, readers[1].read_fn(spans[1]), config.guidance)
+            read_fn = guided_steps(read_fn, readers[1].read_fn(spans[1]), guidance)
 
         def on_token(done: int, total: int, kind: str = kind) -> None:
             if on_span is not None:
