@@ -1,8 +1,11 @@
 """masked-world-nano's second run: the same network on more worlds, most of all on captions.
 
 source    as recipes/masked_world_nano.py
-command   kinolex train recipes/masked_world_nano_longer.py --data DIR --out OUT
+command   kinolex train recipes/masked_world_nano_longer.py --data DIR --out runs/out/masked-world-nano-longer
 hardware  one CPU core with bfloat16 instructions
+
+It goes on from what recipes/masked_world_nano.py leaves in runs/out/masked-world-nano. The shipped weights went on from its
+weights as they were stored, in int8.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from kinolex.training.token_draws import DrawSource
 def config() -> GeneratorTrainConfig:
     return GeneratorTrainConfig(
         tokenizer="magvit2-world-nano",
-        start="masked-world-nano",
+        start="runs/out/masked-world-nano/weights",
         network=MaskedConfig(
             **PRESETS["nano"]
             | {"tokenizer": "", "tasks": TASK_NAMES, "words": WORDS, "max_words": 16, "lines": 64}

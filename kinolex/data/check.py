@@ -55,7 +55,7 @@ def _check(entry: Entry, whole: bool) -> list[Finding]:
                     pass
         else:
             read(entry.path, max_frames=1)
-        lacking = missing_bytes(Path(entry.path))
+        lacking = missing_bytes(entry.path)
     except MediaError as error:
         return [Finding(entry.name, "broken", str(error))]
     if lacking != 0:
