@@ -4,8 +4,8 @@ source    as recipes/masked_world_nano.py
 command   kinolex train recipes/masked_world_nano_longer.py --data DIR --out runs/out/masked-world-nano-longer
 hardware  one CPU core with bfloat16 instructions
 
-It goes on from what recipes/masked_world_nano.py leaves in runs/out/masked-world-nano. The shipped weights went on from its
-weights as they were stored, in int8.
+It goes on from what recipes/masked_world_nano.py leaves in runs/out/masked-world-nano. The shipped weights went on
+from its weights as they were stored, in int8.
 """
 
 from __future__ import annotations
