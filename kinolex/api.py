@@ -40,6 +40,7 @@ from kinolex.compression import (
 from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
 from kinolex.errors import StreamError, UsageError
 from kinolex.media import VideoReader, VideoWriter, holds_pictures, probe, resize_frames, write
+from kinolex.media.files import check_target
 from kinolex.media.opening import check_file, check_place, replacing
 from kinolex.media.sound import read_sound as read_sound_file
 from kinolex.media.sound import track_of
@@ -348,6 +349,7 @@ def decompress_frame(
     source: str | Path, target: str | Path, frame: int, find_coder: FindCoder = shipped_coder
 ) -> Extent:
     """One frame of a .klx file as an image; reads the header, the index and its chunk alone. Errors as decompress."""
+    check_target(target)
     with _open_klx(Path(source)) as file:
         clip = decompress_at(file, frame, find_coder)
     write(clip, Path(target))
@@ -504,6 +506,7 @@ def write_stream(clips: Iterator[Clip], target: Path, sound: Sound | Iterable[So
     Args:
         sound: whole, or pieces that are asked for as frames are written.
     """
+    check_target(target)  # before the first piece, which may take minutes
     first = next(clips)
     if target.suffix.lower() in IMAGE_SUFFIXES:
         if next(clips, None) is not None or first.num_frames > 1:

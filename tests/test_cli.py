@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from kinolex import checkpoint, cli, hub
+from kinolex.api import write_stream
+from kinolex.errors import MissingFile, UnsupportedMedia
 from kinolex.media import read, write, write_sound
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tasks.video import TASK_NAMES, TASKS
@@ -422,3 +425,14 @@ def test_a_reader_that_leaves_early_is_no_error(model: str) -> None:
     command = f"{sys.executable} -m kinolex data --help | head -n 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stderr == ""
+
+
+def test_a_target_that_cannot_be_written_is_told_before_the_first_piece_is_made(tmp_path: Path) -> None:
+    def pieces() -> Iterator[Clip]:
+        raise AssertionError("a piece was made for a target that nothing can be written to")
+        yield
+
+    with pytest.raises(UnsupportedMedia, match=r"cannot write \.xyz"):
+        write_stream(pieces(), tmp_path / "out.xyz", None)
+    with pytest.raises(MissingFile):
+        write_stream(pieces(), tmp_path / "nowhere" / "out.mp4", None)
