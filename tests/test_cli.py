@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -436,3 +437,15 @@ def test_a_target_that_cannot_be_written_is_told_before_the_first_piece_is_made(
         write_stream(pieces(), tmp_path / "out.xyz", None)
     with pytest.raises(MissingFile):
         write_stream(pieces(), tmp_path / "nowhere" / "out.mp4", None)
+
+
+def test_an_interrupt_while_the_commands_are_read_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt\n")  # as if the key was struck while tyro is read
+    ended = subprocess.run(
+        [sys.executable, "-m", "kinolex", "--version"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert ended.returncode == 130
+    assert ended.stderr == "kinolex: interrupted; nothing was begun\n"
