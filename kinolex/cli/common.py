@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,29 @@ def check_device(device: str) -> None:
 def to_json(value: Any) -> str:
     """One line, with letters as they are."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def command_of(verb: str, function: Callable[..., None], options: Mapping[str, Any]) -> str:
+    """The command that repeats a call on another machine: its options where they differ from the defaults.
+
+    Args:
+        verb: after "kinolex".
+        function: the command's own, for its defaults.
+        options: its arguments; folders and models are told by their last name, the data folder is DIR, and where
+            results go and on what they are made is left out.
+    """
+    words = ["kinolex", verb]
+    for name, parameter in inspect.signature(function).parameters.items():
+        value, option = options[name], name.replace("_", "-")
+        if name in ("out", "device", "json") or value == parameter.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, tuple):
+            words += [f"--{option}", *map(str, value)]
+        else:
+            words += [f"--{option}", "DIR" if name == "data" else str(value).rstrip("/").rpartition("/")[2]]
+    return " ".join(words)
 
 
 def show(facts: dict[str, Any], as_json: bool) -> None:

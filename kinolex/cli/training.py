@@ -120,6 +120,8 @@ def reproduce(
 
 
 def _cost(flops: int, minutes: Any) -> str:
+    if not flops:
+        return "nothing is trained"
     return f"{flops / 1e12:.0f} TFLOP of training, {minutes(flops):.0f} minutes at 115 GFLOP/s"
 
 

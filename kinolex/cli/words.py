@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kinolex.cli.common import Source, check_device, frames_bar, show
+from kinolex.cli.common import Source, check_device, command_of, frames_bar, show
 
 
 def describe(
@@ -81,6 +81,7 @@ def fewshot(
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
+    options = dict(locals())
     check_device(device)
     from kinolex import hub
     from kinolex.evaluation.fewshot import FewShotProtocol, evaluate_fewshot
@@ -99,7 +100,7 @@ def fewshot(
         language_model=lm.fingerprint,
         tokenizer=fingerprint,
     )
-    name = f"fewshot_{Path(model).name}"
+    name = f"fewshot_{Path(model).name}" + _unless_usual(language_model)
     with frames_bar("few-shot", "answers") as bar:
         result = evaluate_fewshot(
             lm,
@@ -108,7 +109,7 @@ def fewshot(
             protocol,
             out,
             name=name,
-            command=f"kinolex eval fewshot --data DIR --model {Path(model).name} --episodes {episodes}",
+            command=command_of("eval fewshot", fewshot, options),
             on_episodes=bar,
         )
     facts = {
@@ -131,7 +132,7 @@ def drawing(
     model: str = "spae-nano",
     language_model: str = "text-nano",
     sets: tuple[str, ...] = (),
-    changes: tuple[str, ...] = ("denoise", "inpaint", "deblur", "brighten", "rotate", "shift"),
+    changes: tuple[str, ...] = ("denoise", "inpaint", "outpaint", "deblur", "brighten", "rotate", "shift"),
     examples: int = 3,
     layers: int = 3,
     episodes: int = 50,
@@ -149,7 +150,7 @@ def drawing(
         model: a word tokenizer: shipped name, folder, or hub repository.
         language_model: whose words those are: shipped name, folder, or hub repository of any causal model.
         sets: folders of pictures, or worlds; digits and worlds by default, worlds alone without data.
-        changes: of denoise, inpaint, deblur, brighten, rotate, shift.
+        changes: of denoise, inpaint, outpaint, deblur, brighten, rotate, shift.
         examples: pictures shown before and after.
         layers: of the pyramid, from the top: what is shown and written.
         episodes: of each set and change.
@@ -157,6 +158,7 @@ def drawing(
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
+    options = dict(locals())
     check_device(device)
     from kinolex import hub
     from kinolex.evaluation.drawing import DrawingProtocol, evaluate_drawing
@@ -173,7 +175,7 @@ def drawing(
         language_model=lm.fingerprint,
         tokenizer=fingerprint,
     )
-    name = f"drawing_{Path(model).name}"
+    name = f"drawing_{Path(model).name}" + _unless_usual(language_model)
     with frames_bar("drawing", "pictures") as bar:
         result = evaluate_drawing(
             lm,
@@ -182,7 +184,7 @@ def drawing(
             protocol,
             out,
             name=name,
-            command=f"kinolex eval drawing --data DIR --model {Path(model).name} --episodes {episodes}",
+            command=command_of("eval drawing", drawing, options),
             on_episodes=bar,
         )
     facts = {
@@ -191,3 +193,9 @@ def drawing(
         for key in ("made_success", "shuffled_success", "error_over_copy")
     }
     show(facts | {"page": str(out / f"{name}.html")}, json)
+
+
+def _unless_usual(language_model: str) -> str:
+    """Tells results of another language model apart from those of the shipped one."""
+    name = Path(language_model).name
+    return "" if name == "text-nano" else f"_{name}"

@@ -75,6 +75,13 @@ def _hole(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
     return changed_BCHW
 
 
+def _frame(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
+    changed_BCHW, side = torch.zeros_like(pixels_BCHW), pixels_BCHW.shape[-1]
+    inside = slice(side // 4, side - side // 4)
+    changed_BCHW[:, :, inside, inside] = pixels_BCHW[:, :, inside, inside]
+    return changed_BCHW
+
+
 def _blur(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
     side = pixels_BCHW.shape[-1]
     return F.interpolate(F.adaptive_avg_pool2d(pixels_BCHW, max(1, side // 8)), size=side, mode="bilinear")
@@ -95,6 +102,7 @@ def _shifted(pixels_BCHW: Tensor, _: torch.Generator) -> Tensor:
 CHANGES: dict[str, Change] = {
     "denoise": Change(_noise, taken_back=True),
     "inpaint": Change(_hole, taken_back=True),
+    "outpaint": Change(_frame, taken_back=True),
     "deblur": Change(_blur, taken_back=True),
     "brighten": Change(_dark, taken_back=True),
     "rotate": Change(_turned, taken_back=False),

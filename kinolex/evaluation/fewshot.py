@@ -27,6 +27,7 @@ from kinolex.errors import ConfigError
 from kinolex.evaluation.episodes import SETS, Episode, EpisodeList, episode_list
 from kinolex.evaluation.page import note, page, section, table, write_text
 from kinolex.evaluation.protocol import FORMAT, Hashed, command_line, commit, hardware, summarise, write_result
+from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_scores import ratio
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tasks import prompts
@@ -140,13 +141,23 @@ def ask(
     words: WordsOf,
     protocol: FewShotProtocol,
     on_answer: Callable[[int], None] | None = None,
+    store: RowStore | None = None,
 ) -> list[tuple[float, float]]:
-    """Of every episode: 1.0 where the model writes exactly the label, and 1.0 where it finds it the likeliest."""
-    episodes = questions.episodes
+    """Of every episode: 1.0 where the model writes exactly the label, and 1.0 where it finds it the likeliest.
+
+    Args:
+        store: keeps answers; what the same model was asked before is not asked again.
+    """
+    episodes, store = questions.episodes, RowStore() if store is None else store
     asked = [(question(episode, words, questions.pictures, protocol), episode.labels) for episode in episodes]
+    key = row_key(protocol.version, lm.fingerprint, asked)
+    if (kept := store.get(key)) is None:
+        kept = store.put(key, {"answers": answers(lm, asked, on_answer)})
+    elif on_answer:
+        on_answer(len(episodes))
     return [
         (float(written == episode.answer), float(likeliest == episode.answer))
-        for episode, (written, likeliest) in zip(episodes, answers(lm, asked, on_answer), strict=True)
+        for episode, (written, likeliest) in zip(episodes, kept["answers"], strict=True)
     ]
 
 
@@ -170,11 +181,13 @@ def evaluate_list(
     words: WordsOf,
     protocol: FewShotProtocol,
     on_answer: Callable[[int], None] | None = None,
+    store: RowStore | None = None,
 ) -> list[dict[str, Any]]:
     """One row per episode: 1.0 where right, for the model and every control.
 
     Args:
         words: of the pictures that are used.
+        store: keeps answers, as of ask.
     """
     pictures, episodes = questions.pictures, questions.episodes
     told = {index: pictures[index].told or ("nothing",) for index in used_pictures(questions)}
@@ -183,7 +196,7 @@ def evaluate_list(
     for number, (name, spelling) in enumerate((("", words), ("shuffled_", shuffled), ("told_", told))):
         done = number * len(episodes)
         on_more = None if on_answer is None else lambda k, done=done: on_answer(done + k)
-        found[name] = ask(lm, questions, spelling, protocol, on_more)
+        found[name] = ask(lm, questions, spelling, protocol, on_more, store)
     rows = []
     for number, episode in enumerate(episodes):
         row: dict[str, Any] = {"name": f"{questions.name}/{questions.ways}-way/{number}", "chance": 1 / questions.ways}
@@ -228,6 +241,8 @@ def evaluate_fewshot(
 ) -> dict[str, Any]:
     """Ask all questions of a protocol; writes out/NAME.json and out/NAME.html and returns the result.
 
+    Answers are kept in out/NAME_answers.jsonl, list by list: called again, only what is missing is asked.
+
     Raises:
         MissingFile, DataError: a set is not there. UsageError: prompts longer than the model reads.
     """
@@ -235,7 +250,7 @@ def evaluate_fewshot(
     if deepest > len(spae.config.layers):
         raise ConfigError(f"this tokenizer has {len(spae.config.layers)} layers, not {deepest}")
     total = 3 * len(protocol.sets) * len(protocol.ways) * len(protocol.layers) * protocol.episodes
-    done, tasks, few = 0, {}, {}
+    store, done, tasks, few = RowStore(out / f"{name}_answers.jsonl"), 0, {}, {}
     for set_name in protocol.sets:
         spelled: dict[str, list[str]] = {}
         for ways in protocol.ways:
@@ -255,6 +270,7 @@ def evaluate_fewshot(
                     {index: spelled[questions.pictures[index].name][:length] for index in used},
                     protocol,
                     None if on_episodes is None else lambda k, done=done: on_episodes(done + k, total),
+                    store,
                 )
                 done += 3 * len(rows)
                 rows_of[length] = rows

@@ -143,6 +143,7 @@ def test_the_command_asks_the_shipped_model_about_worlds_without_data(
     told = json.loads(capsys.readouterr().out)
     stored = json.loads((tmp_path / "drawing_spae-nano.json").read_text())
     assert set(stored["tasks"]) == {"worlds shift"} and stored["words"] == 5
+    assert stored["command"] == "kinolex eval drawing --changes shift --examples 1 --layers 2 --episodes 2"
     assert told["worlds shift error over copy"] == stored["tasks"]["worlds shift"]["mean"]["error_over_copy"]["mean"]
     assert Path(told["page"]).is_file()
 

@@ -11,6 +11,7 @@ import torch
 
 from kinolex.data.pictures import Picture
 from kinolex.errors import ConfigError, DataError, UsageError
+from kinolex.evaluation import fewshot
 from kinolex.evaluation.episodes import EPISODES, HASHES, SETS, Episode, EpisodeList, episode_list
 from kinolex.evaluation.fewshot import (
     FewShotProtocol,
@@ -22,6 +23,7 @@ from kinolex.evaluation.fewshot import (
     question,
     used_pictures,
 )
+from kinolex.evaluation.row_store import RowStore
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.spae import Spae, codebook_from
 from tests.copying_model import Copier
@@ -116,6 +118,25 @@ def test_a_model_that_copies_is_right_where_words_are_equal_and_at_chance_where_
     assert mean["neighbour"] > 0.9
     assert mean["shuffled_open"] < 0.5 and mean["shuffled_among"] < 0.6
     assert mean["chance"] == pytest.approx(0.2)
+
+
+def test_what_a_model_was_asked_before_is_not_asked_again(
+    questions: EpisodeList, copier: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = EpisodeList("worlds", 5, 2, 0, questions.pictures, questions.episodes[:3])
+    words = [tuple((picture.label or "").split()) for picture in questions.pictures]
+    protocol = FewShotProtocol(sets=("worlds",), shots=2)
+    first = evaluate_list(copier, few, words, protocol, store=RowStore(tmp_path / "answers.jsonl"))
+
+    def nothing(*_: object) -> None:
+        raise AssertionError("the model was asked again")
+
+    monkeypatch.setattr(fewshot, "answers", nothing)
+    done: list[int] = []
+    again = evaluate_list(copier, few, words, protocol, done.append, RowStore(tmp_path / "answers.jsonl"))
+    assert again == first and done == [3, 6, 9]
+    with pytest.raises(AssertionError, match="asked again"):  # other words are another question
+        evaluate_list(copier, few, [("x",)] * len(words), protocol, store=RowStore(tmp_path / "answers.jsonl"))
 
 
 def test_the_prompt_shows_labels_words_and_repeats(questions: EpisodeList) -> None:

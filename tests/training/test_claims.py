@@ -515,7 +515,9 @@ def test_the_list_names_every_claim_and_what_it_costs(capsys: pytest.CaptureFixt
     assert run("--list", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert set(listed) == {*CLAIMS, *STANDALONE, "all"}
-    assert all("TFLOP" in line and "minutes" in line for line in listed.values())
+    free = {name for name, line in listed.items() if line.startswith("nothing is trained; ")}
+    assert free == {"sync", "length-groups", "few-shot"}
+    assert all("TFLOP" in line and "minutes" in line for name, line in listed.items() if name not in free)
 
 
 def test_the_help_shows_how_and_bad_calls_say_what_there_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
