@@ -31,16 +31,20 @@ from kinolex.generation.multimodal import (
     MultimodalGenerator,
     MultimodalReport,
     Request,
+    check_made,
     pose_request,
+    report_of,
 )
+from kinolex.generation.targets import first_of, holds_sound
 from kinolex.generation.verb import token_pieces
 from kinolex.masks import HIDDEN
-from kinolex.media.opening import check_place
+from kinolex.media import VideoReader
+from kinolex.media.sound import track_of
 from kinolex.media.writer import FORMATS
 from kinolex.tasks.chaining import Chain, chain_of
 from kinolex.tasks.multimodal import Material, MultimodalTask, task_named
 from kinolex.tokenizers.sound import SoundTokens
-from kinolex.types import Extent, SoundExtent, Tokens
+from kinolex.types import Extent, Sound, SoundExtent, Tokens
 
 LONG_TASKS = (
     "text-to-both",
@@ -51,6 +55,8 @@ LONG_TASKS = (
     "continuation",
 )
 """Tasks whose clip can go on."""
+MAX_SECONDS = 24 * 3600
+"""Of one video: a day takes weeks to make."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,9 +85,13 @@ def chain_for(generator: MultimodalGenerator) -> Chain:
 
 
 def length_of(seconds: float, generator: MultimodalGenerator) -> Length:
-    """What a number of seconds takes. Raises UsageError for no time at all, ConfigError as chain_for."""
+    """What a number of seconds takes. Raises UsageError for no time or more than a day, ConfigError as chain_for."""
     if not (seconds > 0 and math.isfinite(seconds)):
         raise UsageError(f"a video lasts some seconds, got {seconds:g}")
+    if seconds > MAX_SECONDS:
+        raise UsageError(
+            f"a video lasts {MAX_SECONDS} seconds (a day) at most, and {seconds:g} are asked for; ask for less"
+        )
     chain = chain_for(generator)
     frames = max(1, round(Fraction(seconds) * generator.fps))
     latents = 1 + -(-(frames - 1) // generator.video.pixels_per_token[0])
@@ -99,8 +109,7 @@ def chained(
         UsageError: a task whose clip cannot go on.
         ConfigError: as chain_for, or for a network that makes other windows than it was trained on.
     """
-    if task.name not in LONG_TASKS:
-        raise UsageError(f"{task.name} makes one window; videos of any length are made by {', '.join(LONG_TASKS)}")
+    _check_long(task)
     chain = chain_for(generator)
     made, passes, tokens = generator.make(task, material, config)
     video_thw, sound_Qt = made.video_thw, made.sound_Qt
@@ -121,6 +130,11 @@ def chained(
         video_thw = torch.cat([material.video_thw[: chain.given_latents], made.video_thw])
         if made.sound_Qt is not None and material.sound_Qt is not None:
             sound_Qt = torch.cat([material.sound_Qt[:, : chain.given_sound], made.sound_Qt], dim=1)
+
+
+def _check_long(task: MultimodalTask) -> None:
+    if task.name not in LONG_TASKS:
+        raise UsageError(f"{task.name} makes one window; videos of any length are made by {', '.join(LONG_TASKS)}")
 
 
 def _next(chain: Chain, material: Material, video_thw: Tensor, sound_Qt: Tensor | None) -> Material:
@@ -158,7 +172,7 @@ def fulfil_long(
     """Make a video of any length of a request; frames and sound are written as windows are finished.
 
     Args:
-        target: .mp4 or .webm; .gif without sound.
+        target: .mp4 or .webm; .gif where no sound is made. The source's sound goes along where none is made.
         on_frames: called as frames are finished.
 
     Raises:
@@ -170,40 +184,50 @@ def fulfil_long(
             refuse_same(other, target)
     if target.suffix.lower() not in FORMATS:
         raise UsageError(f"a long video is written as {', '.join(FORMATS)}, not as {target.name}")
-    check_place(target)
-    length = length_of(seconds, generator)
-    task, material, like, _ = pose_request(request, generator)
-    lines = generator.model.config.lines
+    task, length = task_named(request.task), length_of(seconds, generator)
+    _check_long(task)
+    check_made(task, target, generator)
+    question = pose_request(request, generator)
+    lines, like = generator.model.config.lines, question.like
     height, width = (like.height, like.width) if like is not None else (lines, lines)
     extent = Extent(frames=length.frames, height=height, width=width, fps=generator.fps)
     figures = {"passes": 0, "tokens": 0}
 
     def counted() -> Iterator[Window]:
-        for window in chained(generator, task, material, config, length.windows):
+        for window in chained(generator, task, question.material, config, length.windows):
             figures["passes"] += window.passes
             figures["tokens"] += window.tokens
             yield window
 
-    seen, sound = counted(), None
-    if set(task.asked) & {"sound", "rest-of-sound"} and target.suffix.lower() != ".gif":
+    seen, sound, sound_s = counted(), None, 0.0
+    if set(task.asked) & {"sound", "rest-of-sound"}:
         seen, listened = _twice(seen)
         sound = generator.sound.decode_stream(sound_pieces(listened, length.samples, generator))
+        sound_s = length.samples / generator.sound.config.rate_hz
+    elif holds_sound(target) and (sound := _given_sound(request, question.heard, length.frames / generator.fps)):
+        sound_s = sound.duration_s
     pieces = token_pieces((window.video_thw for window in seen), extent, generator.video)
     clips = generator.video.decode_stream(pieces)
-    write_stream(reported(clips, length.frames, on_frames or (lambda _done, _total: None)), target, sound)
-    took = time.monotonic() - began
-    return MultimodalReport(
-        target=target.name,
-        task=task.name,
+    written = write_stream(reported(clips, length.frames, on_frames or (lambda _done, _total: None)), target, sound)
+    return report_of(
+        target,
+        question,
+        config,
+        extent=written,
+        sound_s=sound_s,
         text=request.text,
-        frames=length.frames,
-        sound_s=0.0 if sound is None else length.samples / generator.sound.config.rate_hz,
         tokens=figures["tokens"],
         passes=figures["passes"],
-        seed=config.seed,
-        seconds=took,
-        tokens_per_second=figures["tokens"] / took,
+        seconds=time.monotonic() - began,
     )
+
+
+def _given_sound(request: Request, heard: Sound | None, seconds: Fraction) -> Sound | None:
+    """The beginning of the sound that came with a request; of a source more than the window that was read of it."""
+    if heard is not None and request.heard is None and request.source is not None:
+        with VideoReader(request.source) as reader:
+            heard = track_of(request.source, start_s=reader.origin_s, length_s=seconds)
+    return None if heard is None else first_of(heard, seconds)
 
 
 def _twice(windows: Iterator[Window]) -> tuple[Iterator[Window], Iterator[Window]]:

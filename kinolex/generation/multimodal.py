@@ -21,12 +21,12 @@ from kinolex import checkpoint, hub
 from kinolex.api import refuse_same
 from kinolex.errors import ConfigError, UsageError
 from kinolex.generation.decoding import DecodeConfig, OnSpan, decode_sequence
+from kinolex.generation.targets import SOUND_SUFFIXES, check_pictures, first_of, holds_sound, sound_words
 from kinolex.masks import HIDDEN
 from kinolex.media import fit_short_side, probe, read, write
-from kinolex.media.files import check_target
-from kinolex.media.opening import replacing
+from kinolex.media.opening import check_place, replacing
 from kinolex.media.resample import resample_sound
-from kinolex.media.sound import read_sound, write_sound
+from kinolex.media.sound import SOUND_CODECS, read_sound, write_sound
 from kinolex.models.multimodal import MultimodalTransformer
 from kinolex.sampling.choose import Choice
 from kinolex.tasks.base import pose
@@ -45,7 +45,6 @@ USUAL = DecodeConfig(text=CHOICE, video=CHOICE, sound=CHOICE, window=16)
 """How files are made where nothing else is asked for: as poet-world-nano was measured."""
 SYNONYMS = {"ball": "circle", "disc": "circle", "box": "square", "cube": "square", "hoop": "ring", "wheel": "ring"}
 """Words for what a model knows by another name; used where it knows that and not this."""
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 DEFAULT_REGION = {"inpainting": "inpaint-central", "outpainting": "outpaint-central"}
 
 
@@ -87,6 +86,7 @@ class Made:
 
     clip: Clip | None
     sound: Sound | None
+    """That was made or, where none is made, that was given, no longer than the pictures beside it."""
     text: str | None
     passes: int
     tokens: int
@@ -101,6 +101,16 @@ class MultimodalReport:
     text: str
     """That was made, or given."""
     frames: int
+    """In the target, as are height and width; of sound and words alone 0."""
+    height: int
+    width: int
+    fps: str
+    frames_given: int
+    """Leading frames whose tokens are the source's own."""
+    source_s: float
+    """Seconds of the source that were looked at; of an image 0."""
+    sound: str
+    """How long it is in the target, and of how long a video."""
     sound_s: float
     tokens: int
     passes: int
@@ -337,8 +347,9 @@ def fulfil(
     """Make a file, or words, of a request.
 
     Args:
-        target: .mp4 or .webm; .gif or an image where no sound is made; .wav, .flac or .ogg for sound alone; .txt for
-            words. Sound that is made for a video goes beside its own pictures.
+        target: .mp4 or .webm; .gif where no sound is made, an image where one frame is; .wav or .flac for sound alone;
+            .txt for words. Sound that is made for a video goes beside its own pictures, for as long as a window lasts
+            (report.sound); sound that is given goes beside what is made.
 
     Raises:
         UsageError: a request that cannot be granted; KinolexError of the media layer. No partial target is left.
@@ -348,54 +359,148 @@ def fulfil(
         if other is not None:
             refuse_same(other, target)
     task = task_named(request.task)
-    if (task.asked == ("text",)) != (target.suffix.lower() == ".txt"):
-        wanted = "words: name a .txt file" if task.asked == ("text",) else "no words: name a video, image or sound file"
-        raise UsageError(f"{task.name} makes {wanted}, not {target}")
-    check_target(target, *([".txt"] if task.asked == ("text",) else sorted(SOUND_SUFFIXES)))
-    made, source = make_of(request, generator, config, on_span=on_span)
-    if made.text is None:
-        _write(made, source, target)
-    else:
+    check_made(task, target, generator)
+    question = pose_request(request, generator)
+    made = _made(question, generator, config, on_span)
+    pictures = made.clip if made.clip is not None else question.beside
+    if made.text is not None:
         with replacing(target) as temporary:
             temporary.write_text(made.text + "\n", encoding="utf-8")
-    seconds = time.monotonic() - began
+        pictures = None
+    elif target.suffix.lower() in SOUND_CODECS:
+        assert made.sound is not None
+        write_sound(made.sound, target)
+        pictures = None
+    else:
+        assert pictures is not None
+        write(pictures.with_sound(made.sound), target)
+    heard = made.sound if pictures is None or holds_sound(target) else None
+    return report_of(
+        target,
+        question,
+        config,
+        extent=None if pictures is None else pictures.extent,
+        sound_s=0.0 if heard is None else heard.duration_s,
+        text=made.text or request.text,
+        passes=made.passes,
+        tokens=made.tokens,
+        seconds=time.monotonic() - began,
+    )
+
+
+def check_made(task: MultimodalTask, target: Path, generator: MultimodalGenerator) -> None:
+    """Raises UsageError for a target that cannot hold what a task makes; for its folder as kinolex.media.write."""
+    suffix = target.suffix.lower()
+    if (task.asked == ("text",)) != (suffix == ".txt"):
+        wanted = "words: name a .txt file" if task.asked == ("text",) else "no words: name a video, image or sound file"
+        raise UsageError(f"{task.name} makes {wanted}, not {target}")
+    sounds = bool({*task.asked} & {"sound", "rest-of-sound"})
+    if suffix == ".txt" or (sounds and suffix in SOUND_CODECS):
+        check_place(target)
+    elif sounds and not holds_sound(target):
+        silent = _SILENT.get(task.name)
+        raise UsageError(
+            f"{task.name} makes sound, and {target.name} cannot hold it; name a .mp4 or .webm file, or .wav for the "
+            f"sound alone{f', or say --task {silent} for pictures alone' if silent else ''}"
+        )
+    else:
+        check_pictures(target, 1 if "image" in task.asked else generator.frames, generator.fps)
+
+
+_SILENT = {"text-to-both": "text-to-video", "continuation": "future-prediction"}
+"""The same without sound."""
+
+
+def report_of(
+    target: Path,
+    question: Question,
+    config: DecodeConfig,
+    *,
+    extent: Extent | None,
+    sound_s: float,
+    text: str,
+    passes: int,
+    tokens: int,
+    seconds: float,
+) -> MultimodalReport:
+    """What is told of a file; extent is None where it holds no pictures."""
+    still = extent is None or extent.frames == 1
+    pictures_s = 0.0 if extent is None or still else float(extent.frames / extent.fps)
     return MultimodalReport(
         target=target.name,
-        task=task.name,
-        text=made.text or request.text,
-        frames=0 if made.clip is None else made.clip.num_frames,
-        sound_s=0.0 if made.sound is None else made.sound.duration_s,
-        tokens=made.tokens,
-        passes=made.passes,
+        task=question.task.name,
+        text=text,
+        frames=0 if extent is None else extent.frames,
+        height=0 if extent is None else extent.height,
+        width=0 if extent is None else extent.width,
+        fps="none" if extent is None else str(extent.fps),
+        frames_given=question.frames_given,
+        source_s=question.source_s,
+        sound=sound_words(sound_s, pictures_s, Fraction(1) if extent is None else extent.fps),
+        sound_s=sound_s,
+        tokens=tokens,
+        passes=passes,
         seed=config.seed,
         seconds=seconds,
-        tokens_per_second=made.tokens / seconds,
+        tokens_per_second=tokens / seconds,
     )
 
 
 def make_of(
     request: Request, generator: MultimodalGenerator, config: DecodeConfig, *, on_span: OnSpan | None = None
 ) -> tuple[Made, Clip | None]:
-    """What a request asks for, in memory, and the source it was made from. Errors as fulfil."""
-    task, material, like, beside = pose_request(request, generator)
-    found, passes, tokens = generator.make(task, material, config, on_span=on_span)
-    made = generator.finish(task, material, found, like)
-    return replace(made, passes=passes, tokens=tokens), beside
+    """What a request asks for, in memory, and the source that sound is made for. Errors as fulfil."""
+    question = pose_request(request, generator)
+    return _made(question, generator, config, on_span), question.beside
 
 
-def pose_request(
-    request: Request, generator: MultimodalGenerator
-) -> tuple[MultimodalTask, Material, Clip | None, Clip | None]:
-    """The task of a request, its material, the clip whose size pictures take, and what sound is laid beside."""
-    task = task_named(request.task)
+def _made(question: Question, generator: MultimodalGenerator, config: DecodeConfig, on_span: OnSpan | None) -> Made:
+    task, beside = question.task, question.beside
+    found, passes, tokens = generator.make(task, question.material, config, on_span=on_span)
+    made = generator.finish(task, question.material, found, question.like)
+    sound, pictures = made.sound, beside if beside is not None else made.clip
+    if sound is None and made.clip is not None:
+        sound = question.heard
+    if sound is not None and pictures is not None and pictures.num_frames > 1:  # an image has no length
+        sound = first_of(sound, pictures.num_frames / pictures.fps)
+    return replace(made, sound=sound, passes=passes, tokens=tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Question:
+    """A request made ready."""
+
+    task: MultimodalTask
+    material: Material
+    like: Clip | None
+    """The clip whose size pictures take."""
+    beside: Clip | None
+    """All of the source, where sound is made for it."""
+    heard: Sound | None
+    """What lies beside pictures for which no sound is made."""
+    frames_given: int
+    source_s: float
+
+
+def pose_request(request: Request, generator: MultimodalGenerator) -> Question:
+    """What is read of a request's files, in tokens. Errors as fulfil."""
+    task, factor = task_named(request.task), generator.video.pixels_per_token[0]
+    goes_on = "first-frames" in task.given
+    if goes_on and request.given >= generator.frames:
+        raise UsageError(
+            f"{task.name} goes on from the beginning of a window of {generator.frames} frames, and {request.given} are "
+            f"given; give {generator.frames - factor} at most"
+        )
     # Sound that is made for a video goes beside all of it; other tasks look at one window of their source.
     whole = task.asked == ("sound",)
     source = None if request.source is None else _read(request.source, None if whole else generator)
     heard = source.sound if source is not None else None
     if request.heard is not None:
         heard = _sound_in(request.heard, generator)
+    heard = _long_enough(heard, task, request, generator)
     clip = None if source is None else generator.clip_of(source)
     structure = None if request.structure is None else generator.clip_of(_read(request.structure, generator))
+    latents = 1 + (request.given - 1) // factor
     material = generator.material(
         task,
         text=request.text,
@@ -403,9 +508,37 @@ def pose_request(
         sound=None if heard is None else generator.sound_of(heard),
         structure=structure,
         region=request.region,
-        given=1 + (request.given - 1) // generator.video.pixels_per_token[0],
+        given=latents,
     )
-    return task, material, clip or structure, source if whole else None
+    frames_given = 1 + factor * (latents - 1) if goes_on else 0
+    window_s = float((frames_given if goes_on else generator.frames) / generator.fps)
+    there_s = 0.0 if heard is None else heard.duration_s
+    if source is not None:
+        there_s = source.duration_s if source.num_frames > 1 else 0.0
+    return Question(
+        task=task,
+        material=material,
+        like=clip or structure,
+        beside=source if whole else None,
+        heard=heard,
+        frames_given=frames_given,
+        source_s=min(there_s, window_s),
+    )
+
+
+def _long_enough(
+    heard: Sound | None, task: MultimodalTask, request: Request, generator: MultimodalGenerator
+) -> Sound | None:
+    """The sound of a source, or None where it is shorter than a token. Raises UsageError where the task needs it."""
+    config = generator.sound.config
+    if heard is None or heard.num_samples * config.rate_hz >= config.hop * heard.rate_hz:
+        return heard
+    if {*task.given} & {"sound", "first-sound"} - task.optional:
+        raise UsageError(
+            f"{request.heard or request.source} holds {heard.duration_s:.3f} s of sound, and {task.name} needs "
+            f"{config.hop / config.rate_hz:.3f} s, one token of it, or more; give a longer sound"
+        )
+    return None
 
 
 def _read(path: Path, generator: MultimodalGenerator | None) -> Clip:
@@ -422,16 +555,3 @@ def _sound_in(path: Path, generator: MultimodalGenerator) -> Sound:
     if sound is None:
         raise UsageError(f"{path} holds no sound; give a sound file, or a video that has some")
     return sound
-
-
-def _write(made: Made, source: Clip | None, target: Path) -> None:
-    """Pictures with their sound; sound that was made for a video beside the video's own pictures."""
-    if target.suffix.lower() in SOUND_SUFFIXES:
-        if made.sound is None:
-            raise UsageError(f"no sound was made, so {target} cannot hold it; name a video, such as {target.stem}.mp4")
-        write_sound(made.sound, target)
-        return
-    pictures = made.clip if made.clip is not None else source
-    if pictures is None:
-        raise UsageError(f"only sound was made; name {target.stem}.wav")
-    write(pictures.with_sound(made.sound), target)

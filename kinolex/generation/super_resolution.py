@@ -25,6 +25,7 @@ from kinolex import checkpoint, hub
 from kinolex.api import OnFrames, refuse_same, reported, write_stream
 from kinolex.errors import ConfigError, TokenError, UsageError
 from kinolex.generation.multimodal import MultimodalGenerator
+from kinolex.generation.targets import check_pictures
 from kinolex.generation.windows import window_seed
 from kinolex.masks import HIDDEN
 from kinolex.media import VideoReader
@@ -321,6 +322,7 @@ def upscale(
             yield piece
 
     with VideoReader(source) as reader:
+        check_pictures(target, reader.info.frames or 1, reader.fps)
         heard = reader.info.sound_codec is not None
         sound = track_of(source, start_s=reader.origin_s, length_s=None) if heard else None
         clips = upscaler.tokenizer.decode_stream(large(small(reader)))

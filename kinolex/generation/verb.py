@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from kinolex.api import IMAGE_SUFFIXES, OnFrames, refuse_same, reported, write_stream
+from kinolex.api import OnFrames, refuse_same, reported, write_stream
 from kinolex.errors import UsageError
 from kinolex.generation.panorama import WINDOW_TASK, Panorama, check_panorama, make_panorama, pose_panorama
 from kinolex.generation.pixels import Growth, enlarged, put_back, read_mask
+from kinolex.generation.targets import check_growth, check_pictures, first_of
 from kinolex.generation.windows import GenerateConfig, MaskedGenerator, longer
 from kinolex.media import fit_short_side, read
 from kinolex.tasks.base import Posed, pose, pose_mask
@@ -177,9 +178,7 @@ def _going_on(source: Clip, task: Task, wish: Wish, generator: MaskedGenerator) 
 def _first_of(source: Clip, frames: int) -> Sound | None:
     """The sound of the first frames; all of it where there are not more."""
     sound = source.sound
-    if sound is None or frames >= source.num_frames:
-        return sound
-    return Sound(sound.samples_CS[:, : round(frames / source.fps * sound.rate_hz)], sound.rate_hz)
+    return sound if sound is None or frames >= source.num_frames else first_of(sound, frames / source.fps)
 
 
 def generate(
@@ -207,11 +206,13 @@ def generate(
     for other in (source, wish.mask, growth):
         if other is not None:
             refuse_same(Path(other), target)
-    if growth is not None and Path(growth).suffix.lower() not in IMAGE_SUFFIXES:
-        raise UsageError(f"growth is an image, got {growth}; name it .png")
+    check_pictures(target)
+    if growth is not None:
+        check_growth(Path(growth))
     clip = None if source is None else read(source, max_frames=_wanted(wish))
     composition = compose(clip, wish, generator)
     extent, given = composition.posed.extent, _frames_given(composition, generator)
+    check_pictures(target, extent.frames, extent.fps)
     window = extent if composition.panorama is None else composition.panorama.window
     grown = Growth(generator.tokenizer, window.height, window.width, window.fps) if growth is not None else None
     passes = 0

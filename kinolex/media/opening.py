@@ -142,12 +142,22 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
     Raises:
         MissingFile: there is no such folder. UnsupportedMedia: it is a folder itself.
+        MediaError: nothing can be written in that folder.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise MissingFile(f"cannot write {target}: there is no folder {target.parent}; create it first")
     if target.is_dir():
         raise UnsupportedMedia(f"cannot write {target}: it is a folder; give the name of a file")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _cannot_write(target: Path, error: OSError) -> MediaError:
+    return MediaError(f"cannot write in {target.parent} ({error.strerror}); choose another folder")
 
 
 @contextmanager
@@ -158,7 +168,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
     except OSError as error:
-        raise MediaError(f"cannot write in {target.parent} ({error.strerror}); choose another folder") from error
+        raise _cannot_write(target, error) from error
     os.close(handle)
     temporary = Path(name)
     try:

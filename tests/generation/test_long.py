@@ -19,7 +19,7 @@ from kinolex.generation.decoding import DecodeConfig
 from kinolex.generation.long import Window, chain_for, chained, fulfil_long, length_of
 from kinolex.generation.multimodal import MultimodalGenerator, Request
 from kinolex.masks import HIDDEN
-from kinolex.media import probe, read
+from kinolex.media import probe, read, write
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.tasks.multimodal import TASKS, Material
 from kinolex.tokenizers.video import VideoTokenizer
@@ -90,12 +90,12 @@ def test_what_is_written_is_one_stream_of_all_windows_with_sound_as_long_as_its_
 ) -> None:
     written: list[Clip] = []
 
-    def keeping(clips: Iterator[Clip], target: Path, sound: Iterable[Sound]) -> None:
+    def keeping(clips: Iterator[Clip], target: Path, sound: Iterable[Sound]) -> Extent:
         frames, heard = list(clips), list(sound)
         samples_CS = torch.cat([piece.samples_CS for piece in heard], dim=1)
         frames_TCHW = torch.cat([clip.frames_TCHW for clip in frames])
         written.append(Clip(frames_TCHW, frames[0].fps, Sound(samples_CS, heard[0].rate_hz)))
-        write_stream(iter(frames), target, iter(heard))
+        return write_stream(iter(frames), target, iter(heard))
 
     monkeypatch.setattr(long, "write_stream", keeping)
     told: list[tuple[int, int | None]] = []
@@ -161,9 +161,9 @@ def test_memory_holds_one_window_more_than_what_is_written(
             del video_thw, sound_Qt
 
     monkeypatch.setattr(long, "chained", windows)
-    for name in ("sounding.mp4", "silent.gif"):
+    for name, task in (("sounding.mp4", "text-to-both"), ("silent.gif", "text-to-video")):
         most = 0
-        fulfil_long(Request(task="text-to-both", text="red"), 40.0, tmp_path / name, generator, DECODING)
+        fulfil_long(Request(task=task, text="red"), 40.0, tmp_path / name, generator, DECODING)
         assert probe(tmp_path / name).frames == 480
         assert most <= 4
 
@@ -189,6 +189,18 @@ def test_ten_minutes_of_tokens_are_as_long_in_sound_as_in_pictures(generator: Mu
     assert sum(piece.extent.samples for piece in pieces) == length.samples
 
 
+def test_the_sound_of_a_source_goes_along_beyond_the_first_window(
+    generator: MultimodalGenerator, tmp_path: Path
+) -> None:
+    tone = Sound(0.5 * torch.sin(torch.arange(48_000) / 5)[None], 16_000)
+    write(Clip(torch.randint(256, (36, 3, 16, 16), dtype=torch.uint8), Fraction(12), tone), tmp_path / "in.mp4")
+    request = Request(task="future-prediction", source=tmp_path / "in.mp4", given=5)
+    report = fulfil_long(request, 2.5, tmp_path / "out.mp4", generator, DECODING)
+    heard = read(tmp_path / "out.mp4").sound
+    assert (report.sound_s, report.sound, report.frames_given) == (2.5, "2.50 s", 5)
+    assert heard is not None and float(heard.samples_CS[:, 32_000:36_000].square().mean()) > 0.05
+
+
 def test_an_interrupt_leaves_no_file(
     generator: MultimodalGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,5 +224,10 @@ def test_what_cannot_go_on_is_refused(generator: MultimodalGenerator, tmp_path: 
         fulfil_long(Request(task="text-to-image", text="red"), 3.0, tmp_path / "out.mp4", generator)
     with pytest.raises(UsageError, match="lasts some seconds"):
         fulfil_long(request, 0.0, tmp_path / "out.mp4", generator)
+    for seconds in (86_401.0, 1e308):
+        with pytest.raises(UsageError, match=r"86400 seconds \(a day\) at most"):
+            fulfil_long(request, seconds, tmp_path / "out.mp4", generator)
+    with pytest.raises(UsageError, match=r"makes sound, and out\.gif cannot hold it"):
+        fulfil_long(request, 3.0, tmp_path / "out.gif", generator)
     with pytest.raises(UsageError, match="written as"):
         fulfil_long(request, 3.0, tmp_path / "out.wav", generator)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kinolex import checkpoint, hub
 from kinolex.data.worlds import WorldConfig, render
-from kinolex.errors import ConfigError, UsageError
+from kinolex.errors import ConfigError, KinolexError, UsageError
 from kinolex.generation.decoding import DecodeConfig
 from kinolex.generation.multimodal import MultimodalGenerator, Request, fulfil, load_multimodal, make_of
 from kinolex.media import read, write
@@ -54,8 +54,10 @@ def test_every_task_makes_what_it_is_asked_for(
     report = fulfil(request, tmp_path / f"out{suffix}", generator, DecodeConfig(window=8))
 
     pictures = bool(set(task.asked) & {"clip", "rest-of-clip", "image"})
-    assert report.frames == (1 if name == "text-to-image" else 9) * pictures
-    assert report.sound_s == (0.75 if set(task.asked) & {"sound", "rest-of-sound"} else 0.0)
+    heard = bool(set(task.asked) & {"sound", "rest-of-sound"}) or (pictures and needs_clip)
+    beside = 24 if name == "video-to-sound" else 0
+    assert report.frames == ((1 if name == "text-to-image" else 9) if pictures else beside)
+    assert report.sound_s == (0.75 if heard else 0.0)
     assert 1 <= report.passes <= report.tokens
     if suffix == ".mp4":
         made = read(tmp_path / "out.mp4")
@@ -100,6 +102,72 @@ def test_a_source_is_shown_at_the_rate_length_and_size_of_the_model(generator: M
     heard = generator.sound_of(stereo)
     assert (heard.samples_CS.shape, heard.rate_hz) == ((1, 6000), 8000)
     assert heard.samples_CS[0, 3000] == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["image-to-video", "inpainting", "stylisation", "sound-to-video"])
+def test_the_sound_of_a_source_goes_along_as_far_as_the_pictures_go(
+    name: str, generator: MultimodalGenerator, video: Path
+) -> None:
+    loud = Sound(0.5 * torch.sin(torch.arange(32_000) / 5)[None], 16_000)
+    write(read(video).with_sound(loud), video)
+
+    made, _ = make_of(Request(task=name, text="red circle", source=video), generator, DecodeConfig(window=8))
+
+    assert made.sound is not None and made.sound.num_samples == 12_000
+    assert float((made.sound.samples_CS - loud.samples_CS[:, :12_000]).square().mean()) < 1e-2
+
+
+def test_pictures_for_a_sound_file_have_that_sound_where_they_can_hold_it(
+    generator: MultimodalGenerator, tmp_path: Path
+) -> None:
+    write_sound(Sound(0.5 * torch.sin(torch.arange(4000) / 5)[None], 8000), tmp_path / "in.wav")
+    request = Request(task="sound-to-video", heard=tmp_path / "in.wav")
+    config = DecodeConfig(window=8)
+    with_sound, without = (fulfil(request, tmp_path / name, generator, config) for name in ("out.mp4", "out.gif"))
+
+    assert (with_sound.sound_s, with_sound.sound) == (0.5, "for the first 0.50 of 0.75 s")
+    assert (without.sound_s, without.sound) == (0.0, "none")
+    heard = read(tmp_path / "out.mp4").sound
+    assert heard is not None and float(heard.samples_CS[:, :3000].square().mean()) > 0.05
+
+
+def test_sound_for_a_video_is_no_longer_than_it_and_the_report_says_how_much_of_it_has_some(
+    generator: MultimodalGenerator, video: Path, tmp_path: Path
+) -> None:
+    clip = read(video)  # one second, more than a window of 0.75 s
+    write(Clip(clip.frames_TCHW[:6], clip.fps), tmp_path / "short.mp4")
+    write(Clip(clip.frames_TCHW[:1], clip.fps), tmp_path / "still.png")
+    found = {}
+    for name, target in (("in.mp4", "a.mp4"), ("short.mp4", "b.mp4"), ("short.mp4", "b.wav"), ("still.png", "c.mp4")):
+        request = Request(task="video-to-sound", source=tmp_path / name)
+        report = fulfil(request, tmp_path / target, generator, DecodeConfig(window=16))
+        found[target] = (report.frames, report.sound, report.source_s)
+    assert found == {
+        "a.mp4": (24, "for the first 0.75 of 1.00 s", 0.75),
+        "b.mp4": (6, "0.25 s", 0.25),
+        "b.wav": (0, "0.25 s", 0.25),
+        "c.mp4": (1, "0.75 s", 0.0),
+    }
+    assert read_sound(tmp_path / "b.wav").duration_s == 0.25
+
+
+def test_a_report_tells_the_size_and_what_was_taken_of_the_source(
+    generator: MultimodalGenerator, video: Path, tmp_path: Path
+) -> None:
+    request = Request(task="future-prediction", source=video, given=7)
+    made = fulfil(request, tmp_path / "out.mp4", generator, DecodeConfig(window=16))
+    assert (made.frames, made.height, made.width, made.fps) == (9, 16, 20, "12")
+    assert (made.frames_given, made.source_s) == (5, pytest.approx(5 / 12))
+    for given in (9, 100):
+        with pytest.raises(UsageError, match=f"a window of 9 frames, and {given} are given; give 5 at most"):
+            fulfil(replace(request, given=given), tmp_path / "no.mp4", generator)
+
+
+@pytest.mark.parametrize("samples", [0, 159])
+def test_a_sound_shorter_than_a_token_is_named(samples: int, generator: MultimodalGenerator, tmp_path: Path) -> None:
+    write_sound(Sound(torch.zeros(1, samples), 8000), tmp_path / "in.wav")
+    with pytest.raises(UsageError, match=r"in\.wav holds .* s of sound, and sound-to-video needs 0\.020 s"):
+        fulfil(Request(task="sound-to-video", heard=tmp_path / "in.wav"), tmp_path / "out.mp4", generator)
 
 
 def test_of_a_long_source_one_window_is_read(generator: MultimodalGenerator, video: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -194,6 +262,32 @@ def test_targets_that_cannot_hold_what_is_made_are_refused(
         with pytest.raises(UsageError):
             fulfil(request, tmp_path / target, generator)
         assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"] and video.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "words"),
+    [
+        ("text-to-both", "out.gif", r"cannot hold it; name a \.mp4 or \.webm file.*or say --task text-to-video"),
+        ("video-to-sound", "out.gif", r"cannot hold it; name a \.mp4 or \.webm file, or \.wav for the sound alone$"),
+        ("text-to-both", "out.ogg", "cannot hold it"),
+        ("text-to-video", "out.png", r"can hold one frame only, and 9 are made; name a video, such as out\.mp4"),
+        ("text-to-video", "out.wav", r"name a video, such as out\.mp4"),
+        ("text-to-video", "out.banana", "cannot write .banana"),
+        ("text-to-video", "nowhere/out.mp4", "there is no folder"),
+        ("describe", "nowhere/out.txt", "there is no folder"),
+    ],
+)
+def test_a_wrong_target_is_told_before_anything_is_read_or_made(
+    name: str,
+    target: str,
+    words: str,
+    generator: MultimodalGenerator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kinolex.generation.multimodal.pose_request", lambda *_: pytest.fail("it began"))
+    with pytest.raises(KinolexError, match=words):
+        fulfil(Request(task=name, text="red"), tmp_path / target, generator)
 
 
 def test_a_generator_comes_back_from_its_folder_with_the_tokenizers_it_was_made_for(

@@ -243,6 +243,40 @@ def test_an_error_on_the_way_leaves_no_partial_target(video: Path, tiny_generato
     assert [path.name for path in video.parent.iterdir()] == ["in.mp4"] and video.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("target", "growth", "message"),
+    [
+        ("out.png", None, r"can hold one frame only, and 11 are made; name a video, such as out\.mp4"),
+        ("out.wav", None, r"name a video, such as out\.mp4"),
+        ("out.mp4", "nowhere/growth.png", "there is no folder"),
+        ("out.mp4", "growth.mp4", "growth is an image"),
+    ],
+)
+@pytest.mark.parametrize("panorama", [None, 1])
+def test_targets_that_cannot_be_written_are_told_before_the_first_token(
+    target: str,
+    growth: str | None,
+    message: str,
+    panorama: int | None,
+    video: Path,
+    tiny_generator: MaskedGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiny_generator, "_fill", lambda *_: pytest.fail("a token was made"))
+    path, wish = None if growth is None else video.parent / growth, Wish(task="outpaint-vertical", panorama=panorama)
+    with pytest.raises(KinolexError, match=message):
+        generate(video, video.parent / target, tiny_generator, wish, FAST, growth=path)
+
+
+def test_a_gif_that_cannot_be_as_fast_is_told_before_the_first_token(
+    tmp_path: Path, tiny_generator: MaskedGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(Clip(noise(5, 32, 40).frames_TCHW, Fraction(60)), tmp_path / "in.mp4")
+    monkeypatch.setattr(tiny_generator, "_fill", lambda *_: pytest.fail("a token was made"))
+    with pytest.raises(KinolexError, match="GIF holds at most 50 frames per second, and 60 are made"):
+        generate(tmp_path / "in.mp4", tmp_path / "out.gif", tiny_generator, Wish(task="inpaint-central"), FAST)
+
+
 def test_a_mask_is_not_overwritten(video: Path, mask: Path, tiny_generator: MaskedGenerator) -> None:
     before = mask.read_bytes()
     with pytest.raises(UsageError, match="would be overwritten"):
