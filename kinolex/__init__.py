@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kinolex import errors, metrics
     from kinolex.checkpoint import save
     from kinolex.compression import compress, decompress, decompress_tokens
+    from kinolex.errors import KinolexError
     from kinolex.generation import GenerateConfig, Wish, generate, load_generator
     from kinolex.hub import load, push
     from kinolex.media import read, write
@@ -30,6 +31,7 @@ __all__ = [
     "Clip",
     "Extent",
     "GenerateConfig",
+    "KinolexError",
     "Sound",
     "Tokens",
     "Wish",
@@ -53,6 +55,7 @@ _HOMES = {
     "Clip": "kinolex.types",
     "Extent": "kinolex.types",
     "GenerateConfig": "kinolex.generation",
+    "KinolexError": "kinolex.errors",
     "Sound": "kinolex.types",
     "Tokens": "kinolex.types",
     "Wish": "kinolex.generation",

@@ -37,6 +37,7 @@ def test_the_front_door_has_exactly_these_names() -> None:
         "Clip",
         "Extent",
         "GenerateConfig",
+        "KinolexError",
         "Sound",
         "Tokens",
         "Wish",

@@ -389,7 +389,13 @@ def test_generate_refuses_in_one_line_what_it_cannot_do(
         (("--top-k", 0), "top_k must be 1 or more"),
         (("--top-p", 0), "top_p must be above 0"),
         (("--schedule", "sine"), "no mask schedule 'sine'; choose one of cosine"),
-        (("--frames", 5), "9 frames are given and 5 wanted"),
+        (("--frames", 5), "9 frames (of 11: 1 and whole steps of 4 count) are given and 5 wanted"),
+        (("--text", "red"), "say --task image-to-video or --task class-prediction, or leave one of them out"),
+        (("--text", ""), "'' holds no word that the model reads; say what to make in words such as a small red"),
+        (("--text", " ...,"), "holds no word that the model reads"),
+        (("--task", "inpaint-central", "--mask", video), "say --task free-form --mask FILE"),
+        (("--task", "future-prediction"), "does not know the task future-prediction; leave out --model, or name one"),
+        (("--guidance", "nan"), "guidance must be 0 or more and finite, got nan"),
         (("--device", "banana"), "no device 'banana'"),
     ):
         assert run("generate", "--from", video, out, "--model", generator, *options) == 2
@@ -401,6 +407,44 @@ def test_generate_refuses_in_one_line_what_it_cannot_do(
     assert "lines scale a source, and there is none" in capsys.readouterr().err
     assert run("generate", "--from", video, out, "--model", video.parent / "nothing") == 2
     assert {path.name for path in video.parent.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    ],
+)
+def test_too_little_memory_is_told_in_a_sentence_and_other_errors_of_ours_are_not_hidden(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", lambda: fails(error))
+    assert run("doctor") == 2
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith("kinolex: this needs more memory than there is; ask for a smaller picture")
+    assert len(printed.splitlines()) == 1
+    monkeypatch.setitem(cli.COMMANDS, "doctor", lambda: fails(RuntimeError("a mistake of ours")))
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        cli.main(["doctor"])
+
+
+def test_a_generator_of_the_other_kind_is_told_which_models_have_the_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for task, model, others in (
+        ("class", "poet-world-nano", "masked-nano or masked-world-nano"),
+        ("text-to-video", "masked-nano", "poet-world-nano"),
+    ):
+        words = ("--task", task, "--text", "red")
+        assert run("generate", *words, "--model", model, tmp_path / "out.mp4") == 2
+        assert f"{model} does not know the task {task}; leave out --model, or name one that does: {others}" in (
+            capsys.readouterr().err
+        )
 
 
 def test_the_demo_leaves_video_tokens_and_a_page_that_needs_nothing_else(

@@ -96,6 +96,12 @@ def _ended_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or torch says that memory is lacking; torch has no class for it on the CPU."""
+    said = ("allocate memory", "out of memory", "not enough memory", "storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in said)
+
+
 def _run(commands: dict[str, Callable[..., None]], arguments: list[str], name: str) -> int:
     """Call the command that the arguments name; the exit code."""
     from kinolex.errors import KinolexError
@@ -108,6 +114,14 @@ def _run(commands: dict[str, Callable[..., None]], arguments: list[str], name: s
             app.cli(args=arguments or ["--help"], prog=name, use_underscores=False)
     except KinolexError as error:
         print(f"kinolex: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        print(
+            "kinolex: this needs more memory than there is; ask for a smaller picture, fewer frames or a shorter video",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("kinolex: interrupted; nothing half-written was left", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ def generate(
     target: Target,
     task: str | None = None,
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
-    text: str = "",
+    text: str | None = None,
     sound_for: Path | None = None,
     picture_for: Path | None = None,
     structure: Path | None = None,
@@ -75,28 +76,34 @@ def generate(
     stylisation, video-to-sound, sound-to-video, continuation, text-to-both, describe (into a .txt file).
 
     Args:
-        target: .mp4, .webm, .gif; .png where one frame is made; .wav, .flac, .ogg where sound is made; .txt for words.
+        target: .mp4, .webm, .gif (without sound); .png where one frame is made; .wav, .flac for the sound alone that is
+            made; .txt for words.
         task: what is given and what is asked, see above; by default text-to-both for words alone, else
             frame-prediction.
         source: a video, GIF or image to start from; "class" and what is made from words or sound need none.
         text: a class or caption for class and class-prediction; an unknown word brings a list of those that are known.
-        sound_for: a video that gets a sound: the task video-to-sound.
-        picture_for: a sound file, or a video with sound, that gets pictures: the task sound-to-video.
+        sound_for: a video that gets a sound: the task video-to-sound. Poet-world-nano makes one for its first 1.42
+            seconds; what comes after is silent.
+        picture_for: a sound file, or a video with sound, that gets pictures: the task sound-to-video. Poet-world-nano
+            makes 1.42 seconds of them, with the beginning of the sound beside them.
         structure: for stylisation, a clip of flow and depth or edges; by default it is made from --from.
         mask: image or video for free-form, white where something is to be made.
         model: shipped name, folder, or hub repository; by default masked-nano, masked-world-nano for the task class,
             poet-world-nano for its own tasks.
-        frames: of the result; by default all of the source, or 16 more than are given for prediction.
+        frames: of the result; by default all of the source, of frame-interpolation its first 17 at most (one window),
+            of prediction 16 more than are given.
         seconds: of the result, for tasks of poet-world-nano: each window goes on from the tokens of the one before.
         given: leading frames that prediction goes on from; by default all of the source. Of future-prediction and
-            continuation, one by default.
+            continuation, one by default and 13 at most. Only 1, 5, 9, 13 ... count, which fill whole tokens: of 8 the
+            first 5 are gone on from, and the last 3 are left out.
         grow: outpainting keeps the whole source and makes a larger picture around it.
         panorama: outpaint-vertical keeps the whole source and widens it to both sides so many times, each time by half
             of its width; outpaint-horizontal upwards and downwards. Odd sizes are first padded to whole tokens.
         put_back: put the source's own pixels over what was known, with a soft seam.
         lines: scale the short side of the source down to this first; by default to what the model was trained on.
         size: rows and columns where there is no source; by default a square of what the model was trained on.
-        steps: passes of the network per window, by default 12; 1 to 64 are sensible. Not for tasks of poet-world-nano.
+        steps: passes of the network per window, by default 12; 1 to 64 are sensible, up to 1024 possible. Not for tasks
+            of poet-world-nano.
         schedule: cosine (the default), uniform, power, cubic, square-root, exponential: how fast tokens are settled.
         temperature: of drawing tokens, by default 1, of poet-world-nano 0.9; 0 takes the likeliest.
         top_k: draw among so many tokens only.
@@ -127,7 +134,7 @@ def generate(
     from kinolex.sampling.parallel import ParallelConfig
     from kinolex.tasks.multimodal import TASKS
 
-    task = _task_for(task, text, source, sound_for, picture_for)
+    task, text = _task_for(task, text, source, sound_for, picture_for), text or ""
     settling = {"steps": steps, "schedule": schedule, "settle_temperature": settle_temperature}
     ordering = {} if order is None else {"order": order}
     _check_options(
@@ -137,6 +144,7 @@ def generate(
         | settling
         | {"order": order, "window": window, "upscale": upscale, "growth": growth},
     )
+    _check_model(model, task)
     drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     drawn: dict[str, Any] = {name: value for name, value in drawing.items() if value is not None}
     if task in TASKS:
@@ -157,10 +165,13 @@ def generate(
         if seconds is not None:
             with frames_bar(task) as bar:
                 made = fulfil_long(request, seconds, target, multimodal, decoding, on_frames=bar)
-            show(made.as_dict(), json)
-            return
-        with frames_bar(task, unit="tokens") as bar:
-            made = fulfil(request, target, multimodal, decoding, on_span=lambda _kind, done, total: bar(done, total))
+        else:
+            with frames_bar(task, unit="tokens") as bar:
+                made = fulfil(
+                    request, target, multimodal, decoding, on_span=lambda _kind, done, total: bar(done, total)
+                )
+        if "for the first" in made.sound:
+            print(f"{target.name} has sound {made.sound}", file=sys.stderr)
         show(made.as_dict(), json)
         return
     wish = Wish(
@@ -190,11 +201,14 @@ NO_PICTURES = {"text", "sound", "rest-of-sound"}
 
 
 def _task_for(
-    task: str | None, text: str, source: Path | None, sound_for: Path | None, picture_for: Path | None
+    task: str | None, text: str | None, source: Path | None, sound_for: Path | None, picture_for: Path | None
 ) -> str:
-    """The task that what is given asks for. Raises UsageError where options ask for several."""
+    """The task that what is given asks for. Raises UsageError where options ask for several, or words say nothing."""
     from kinolex.errors import UsageError
+    from kinolex.tasks.words import no_words
 
+    if text is not None and not any(letter.isalnum() for letter in text):
+        raise no_words(text)
     for option, given, meant in (
         ("--sound-for", sound_for, "video-to-sound"),
         ("--picture-for", picture_for, "sound-to-video"),
@@ -206,7 +220,28 @@ def _task_for(
                 f"{option} is the task {meant} and names its source; leave out --task, --from and the other"
             )
         return meant
-    return task or ("text-to-both" if text and source is None else "frame-prediction")
+    if task is None and text and source is not None:
+        raise UsageError(
+            "--text and --from together can mean several tasks; say --task image-to-video or --task class-prediction, "
+            "or leave one of them out"
+        )
+    return task or ("text-to-both" if text else "frame-prediction")
+
+
+def _check_model(model: str | None, task: str) -> None:
+    """Raises UsageError for a generator of the other kind than the task's, and says which models have the task."""
+    from kinolex import checkpoint, hub
+    from kinolex.errors import UsageError
+    from kinolex.tasks import multimodal
+
+    if model is None:
+        return
+    what, wanted = checkpoint.what_is(hub.locate(model)), checkpoint.GENERATOR
+    if task in multimodal.TASKS:
+        wanted = checkpoint.MULTIMODAL
+    if what != wanted and what in (checkpoint.GENERATOR, checkpoint.MULTIMODAL):
+        names = " or ".join(hub.shipped(wanted)) or "none is shipped"
+        raise UsageError(f"{model} does not know the task {task}; leave out --model, or name one that does: {names}")
 
 
 def _check_options(task: str, options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ Each output is drawn from its own range of ids; markers between outputs are forc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -47,6 +48,8 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         if self.window < 1:
             raise UsageError(f"a window holds at least one token, got {self.window}")
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
+            raise UsageError(f"guidance must be 0 or more and finite, got {self.guidance}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

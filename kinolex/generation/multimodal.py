@@ -43,8 +43,6 @@ DEFAULT = "poet-world-nano"
 CHOICE = Choice(temperature=0.9, top_p=0.95)
 USUAL = DecodeConfig(text=CHOICE, video=CHOICE, sound=CHOICE, window=16)
 """How files are made where nothing else is asked for: as poet-world-nano was measured."""
-SYNONYMS = {"ball": "circle", "disc": "circle", "box": "square", "cube": "square", "hoop": "ring", "wheel": "ring"}
-"""Words for what a model knows by another name; used where it knows that and not this."""
 DEFAULT_REGION = {"inpainting": "inpaint-central", "outpainting": "outpaint-central"}
 
 
@@ -162,13 +160,8 @@ class MultimodalGenerator:
         return Fraction(self.sound.frames_per_s / per_frame).limit_denominator(1001)
 
     def text_ids(self, text: str) -> torch.Tensor:
-        """Ids of a text. Raises UsageError for words that the model does not know, or too many."""
-        known = set(self.model.config.words)
-        words = [
-            SYNONYMS[word] if word not in known and SYNONYMS.get(word) in known else word
-            for word in text.lower().replace(",", " ").replace(".", " ").split()
-        ]
-        return self.words.encode(" ".join(words))
+        """Ids of a text. Raises UsageError for words that the model does not know, or none that it does."""
+        return self.words.encode(text)
 
     def clip_of(self, clip: Clip) -> Clip:
         """A clip as the model wants it: at its rate, as long as its clips are, no larger than its pictures.

@@ -33,6 +33,9 @@ from kinolex.types import Clip, Extent
 GROWS = {"outpaint-vertical": 2, "outpaint-horizontal": 1}
 """The axis of [t, h, w] along which a task's panorama grows."""
 
+MAX_SIDE = 16_384
+"""Pixels of a panorama along the axis that grows: what H.264 and WebP hold."""
+
 WINDOW_TASK = FREE_FORM
 """What windows ask a network for: the task with which it saw most often what it sees here, one hidden half on one side.
 
@@ -84,7 +87,8 @@ def pose_panorama(clip: Clip, task: str, steps: int, tokenizer: VideoTokenizer) 
         A panorama of n + 2 * steps * (n // 2) tokens along the axis, where n is the source's number of them.
 
     Raises:
-        UsageError: as check_panorama. ShapeError: a source narrower than two tokens along the axis.
+        UsageError: as check_panorama, or more than MAX_SIDE pixels.
+        ShapeError: a source narrower than two tokens along the axis.
     """
     check_panorama(task, steps)
     axis = GROWS[task]
@@ -95,11 +99,17 @@ def pose_panorama(clip: Clip, task: str, steps: int, tokenizer: VideoTokenizer) 
             f"{task} goes on from half of the source, which needs at least two tokens of {space} pixels; this source "
             f"has {size} {'rows' if axis == 1 else 'columns'}: take a larger one, or scale it up first"
         )
-    ids_thw = tokenizer.encode(clip).ids_Qthw[0]
     around = steps * (tokens // 2)
+    wide = space * (tokens + 2 * around)
+    if wide > MAX_SIDE:
+        most = (MAX_SIDE // space - tokens) // (2 * (tokens // 2))
+        raise UsageError(
+            f"a panorama of {steps} steps from {size} {'rows' if axis == 1 else 'columns'} has {wide} of them, and "
+            f"{MAX_SIDE} is the limit; ask for {most} steps at most"
+        )
+    ids_thw = tokenizer.encode(clip).ids_Qthw[0]
     rest = (around, around) if axis == 2 else (0, 0, around, around)
     condition_thw = F.pad(ids_thw, rest, value=HIDDEN)
-    wide = space * (tokens + 2 * around)
     posed = Posed(task, condition_thw, condition_thw != HIDDEN, _sized(clip.extent, axis, wide))
     return Panorama(posed, axis, steps, tokens, _sized(clip.extent, axis, space * tokens))
 

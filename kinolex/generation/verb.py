@@ -26,6 +26,10 @@ from kinolex.tasks.video import FREE_FORM, TASKS, Task, task_named
 from kinolex.types import Clip, Extent, Sound, Tokens
 
 PREDICTIONS = tuple(name for name, task in TASKS.items() if task.fill == "repeat")
+MAX_FRAMES = 1_000_000
+"""Of one result: eleven hours at 24 a second."""
+MAX_SIDE = 4096
+"""Rows or columns of what is made without a source; windows of this size take more memory than most machines have."""
 MORE_LATENTS = 4
 """Latent frames that prediction makes beyond what is given, unless told otherwise."""
 
@@ -41,9 +45,11 @@ class Wish:
     mask: Path | None = None
     """Image or video, white where something is to be made."""
     frames: int | None = None
-    """Of the result: by default as many as the source has, 16 more than are given for prediction, else a window."""
+    """Of the result: by default as many as the source has, at most a window for interpolation, 16 more than are given
+    for prediction, and a window where there is no source."""
     given: int | None = None
-    """Leading frames that prediction goes on from: by default all of the source."""
+    """Leading frames that prediction goes on from: by default all of the source. At the end those that do not fill a
+    token are left out: with the shipped models 1, 5, 9, 13 ... count."""
     grow: bool = False
     """Outpainting puts the whole source on a larger canvas, instead of making anew what surrounds its middle."""
     panorama: int | None = None
@@ -71,10 +77,21 @@ class Wish:
             if self.grow:
                 raise UsageError("a panorama keeps the whole source already; leave grow out")
         if (self.task == FREE_FORM) != (self.mask is not None):
-            raise UsageError("a mask belongs to the task free-form, and that task needs one")
+            raise UsageError(
+                "a mask belongs to the task free-form, and that task needs one; say --task free-form --mask FILE"
+            )
         for name, value in (("frames", self.frames), ("given", self.given), ("lines", self.lines)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be 1 or more, got {value}")
+        if self.frames is not None and self.frames > MAX_FRAMES:
+            raise UsageError(
+                f"a video has {MAX_FRAMES:,} frames at most, and {self.frames:,} are wanted; ask for fewer"
+            )
+        if self.size is not None and max(self.size) > MAX_SIDE:
+            raise UsageError(
+                f"a picture has {MAX_SIDE} rows and columns at most, and {self.size[0]} by {self.size[1]} are wanted; "
+                "ask for fewer"
+            )
         if (self.size is not None and min(self.size) < 16) or self.fps <= 0:
             raise UsageError(f"size needs at least 16 rows and columns and fps must be positive, got {self.size}")
 
@@ -90,6 +107,8 @@ class GenerateReport:
     width: int
     frames_given: int
     """Leading frames whose tokens are the source's own."""
+    frames_left_out: int
+    """Given frames after those, too few to fill a token; they are made anew."""
     passes: int
     """Of the transformer, over all windows."""
     seed: int
@@ -110,6 +129,8 @@ class Composition:
     """What may be put back."""
     panorama: Panorama | None = None
     """How the question is taken apart into windows, where it is wider than they are."""
+    left_out: int = 0
+    """Given frames at the end that do not fill a token."""
 
 
 def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Composition:
@@ -129,12 +150,13 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
         if wish.lines is not None:
             raise UsageError("lines scale a source, and there is none; give the size of what is made instead")
         size = wish.size or (generator.config.lines, generator.config.lines)
-        source = Clip(torch.zeros(wish.frames or window, 3, *size, dtype=torch.uint8), wish.fps)
+        black_TCHW = torch.zeros(1, 3, *size, dtype=torch.uint8).expand(wish.frames or window, -1, -1, -1)
+        source = Clip(black_TCHW, wish.fps)  # a size; no memory stands behind its frames
     elif wish.size is not None:
         raise UsageError(f"size is for {wish.task} without a source, and here the source has one; leave it out")
     elif min(source.height, source.width) > (lines := wish.lines or generator.config.lines):
         source = fit_short_side(source, lines)
-    if source.num_frames == 1:  # an image, which has no rate of its own
+    if source.num_frames == 1 and source.fps == 1:  # an image, which has no rate of its own
         source = Clip(source.frames_TCHW, wish.fps)
     if wish.grow:
         source = enlarged(source, wish.task)
@@ -144,7 +166,11 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
         min(window, source.num_frames) if wish.task == "frame-interpolation" else source.num_frames
     )
     if frames > source.num_frames:
-        raise UsageError(f"{wish.task} works on the {source.num_frames} frames of its source, but {frames} are wanted")
+        without = "" if task is None or task.gives_pixels else ", or leave out --from"
+        raise UsageError(
+            f"{wish.task} works on the {source.num_frames} frames of its source, but {frames} are wanted; ask for "
+            f"{source.num_frames} at most{without}"
+        )
     clip = Clip(source.frames_TCHW[:frames], source.fps, _first_of(source, frames))
     if task is None:
         assert wish.mask is not None
@@ -163,16 +189,21 @@ def compose(source: Clip | None, wish: Wish, generator: MaskedGenerator) -> Comp
 def _going_on(source: Clip, task: Task, wish: Wish, generator: MaskedGenerator) -> Composition:
     """Prediction: leading frames whose tokens stay, and any number after them."""
     time_factor = generator.tokenizer.pixels_per_token[0]
-    given = min(wish.given or source.num_frames, source.num_frames)
-    given = 1 + time_factor * ((given - 1) // time_factor)
+    there = min(wish.given or source.num_frames, source.num_frames)
+    given = 1 + time_factor * ((there - 1) // time_factor)
     frames = wish.frames or given + MORE_LATENTS * time_factor
     if frames <= given:
-        raise UsageError(f"{given} frames are given and {frames} wanted; give fewer with --given, or ask for more")
+        rounded = f" (of {there}: 1 and whole steps of {time_factor} count)" if there != given else ""
+        raise UsageError(
+            f"{given} frames{rounded} are given and {frames} wanted; give fewer with --given, or ask for more with "
+            "--frames"
+        )
     clip = Clip(source.frames_TCHW[:given], source.fps, _first_of(source, frames))
     ids_thw = generator.tokenizer.encode(clip).ids_Qthw[0]
     posed = Posed(task.name, ids_thw, torch.ones_like(ids_thw, dtype=torch.bool), clip.extent)
     known_THW = torch.ones(given, clip.height, clip.width, dtype=torch.bool)
-    return Composition(longer(posed, frames, 1 + -(-(frames - 1) // time_factor)), clip, known_THW)
+    longer_posed = longer(posed, frames, 1 + -(-(frames - 1) // time_factor))
+    return Composition(longer_posed, clip, known_THW, left_out=there - given)
 
 
 def _first_of(source: Clip, frames: int) -> Sound | None:
@@ -235,6 +266,7 @@ def generate(
         height=extent.height,
         width=extent.width,
         frames_given=given,
+        frames_left_out=composition.left_out,
         passes=passes,
         seed=config.seed,
         seconds=seconds,

@@ -82,9 +82,9 @@ def pose(task: Task, clip: Clip, encode: Encode, pixels_per_token: tuple[int, in
     latents = 1 + (given - 1) // time
     check_length(task, clip.num_frames, given)
     if not task.gives_pixels:
-        ids_thw = _one_level(encode(Clip(torch.zeros_like(clip.frames_TCHW), clip.fps)))
-        hidden_thw = torch.full_like(ids_thw, HIDDEN)
-        return Posed(task.name, hidden_thw, torch.zeros_like(ids_thw, dtype=torch.bool), clip.extent)
+        frames, rows, columns = _sizes(clip)
+        grid = (1 + -(-(frames - 1) // time), -(-rows // pixels_per_token[1]), -(-columns // pixels_per_token[2]))
+        return Posed(task.name, torch.full(grid, HIDDEN), torch.zeros(grid, dtype=torch.bool), clip.extent)
     known_THW = task.region(*_sizes(clip), 1 + time * (latents - 1))
     ids_thw = _one_level(encode(padded(clip, known_THW, task.fill)))
     frames, rows, columns = ids_thw.shape

@@ -58,8 +58,8 @@ class WordList:
         return len(self.words)
 
     def encode(self, text: str) -> Tensor:
-        """Raises UsageError for a word that is not in the list."""
-        ids_P = word_ids(text, self.words, max_words=max(1, len(text.split()) + text.count(",") + text.count(".")))
+        """Raises UsageError for a word that is not in the list, or a text without one."""
+        ids_P = word_ids(text, self.words, max_words=max(1, len(text)))
         return ids_P[ids_P > 0] - 1
 
     def decode(self, ids_P: Tensor) -> str:

@@ -63,6 +63,7 @@ def test_every_task_makes_a_video_of_a_file_and_keeps_its_sound(
     assert made.frames_TCHW.shape == (frames, 3, 32, 40) and made.fps == FPS
     assert (report.frames, report.height, report.width, report.task) == (frames, 32, 40, task)
     assert report.frames_given == (9 if task.endswith("prediction") else 0)
+    assert report.frames_left_out == (2 if task.endswith("prediction") else 0)
     assert made.sound is not None and abs(made.sound.duration_s - min(frames, 11) / 25) < 0.08
     assert told[-1] == (frames, frames) and report.passes >= 2
     assert set(report.as_dict()) >= {"seed", "seconds", "frames_per_second", "target"}
@@ -131,6 +132,19 @@ def test_a_class_is_made_of_nothing_in_any_size(tmp_path: Path, tiny_generator: 
     # The lines that sources are scaled to say nothing of a size that was asked for.
     large = compose(None, replace(wish, size=(136, 144), frames=None), tiny_generator)
     assert (large.clip.num_frames, large.clip.height, large.clip.width) == (9, 136, 144)
+
+
+def test_nothing_given_takes_no_memory_for_its_pixels(tiny_generator: MaskedGenerator) -> None:
+    made = compose(None, Wish(task="class", size=(20, 4000), frames=99_998), tiny_generator)  # 24 GB of pixels
+    assert made.posed.condition_thw.shape == (25_001, 3, 500) and made.clip.num_frames == 99_998
+
+
+def test_one_frame_of_a_video_keeps_its_rate_and_an_image_takes_the_one_asked_for(
+    tiny_generator: MaskedGenerator,
+) -> None:
+    wish = Wish(task="inpaint-central", fps=Fraction(10))
+    for source, fps in ((noise(1, 32, 40), FPS), (Clip(noise(1, 32, 40).frames_TCHW, Fraction(1)), Fraction(10))):
+        assert compose(source, wish, tiny_generator).clip.fps == fps
 
 
 def test_sources_are_scaled_to_the_lines_asked_for_or_trained_on(tiny_generator: MaskedGenerator) -> None:
@@ -212,7 +226,13 @@ def test_a_growth_picture_has_a_row_for_each_pass_and_is_grey_where_nothing_is_s
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({"task": "inpaint-central", "frames": 12}, "works on the 11 frames of its source, but 12 are wanted"),
+        (
+            {"task": "inpaint-central", "frames": 12},
+            "the 11 frames of its source, but 12 are wanted; ask for 11 at most$",
+        ),
+        ({"task": "class", "frames": 12}, "12 are wanted; ask for 11 at most, or leave out --from"),
+        ({"task": "frame-prediction", "given": 8, "frames": 5}, r"5 frames \(of 8: 1 and whole steps of 4 count\) are"),
+        ({"task": "outpaint-vertical", "panorama": 10**8}, "16384 is the limit; ask for 510 steps at most"),
         ({"task": "frame-prediction", "given": 9, "frames": 9}, "9 frames are given and 9 wanted"),
         ({"task": "class", "text": "a green ball"}, "does not know 'green'"),
         ({"task": "inpaint-central", "grow": True}, "can grow the picture"),
@@ -295,6 +315,8 @@ def test_a_mask_is_not_overwritten(video: Path, mask: Path, tiny_generator: Mask
         ({"task": "frame-prediction", "given": 0}, "given must be 1 or more, got 0"),
         ({"task": "outpaint-central", "given": 3}, "given is for frame-prediction and class-prediction, not"),
         ({"task": "class", "lines": 0}, "lines must be 1 or more"),
+        ({"task": "class", "size": (10**5, 10**5)}, "4096 rows and columns at most, and 100000 by 100000 are wanted"),
+        ({"task": "class", "frames": 10**14}, "1,000,000 frames at most, and 100,000,000,000,000 are wanted"),
         ({"task": "class", "size": (8, 128)}, "at least 16 rows and columns"),
         ({"task": "class", "fps": Fraction(0)}, "fps must be positive"),
     ],
