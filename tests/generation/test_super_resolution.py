@@ -219,6 +219,16 @@ def test_a_file_becomes_one_of_twice_its_size_with_its_sound(tiny_upscaler: Upsc
         upscale(tmp_path / "in.mp4", tmp_path / "in.mp4", tiny_upscaler, SURE)
 
 
+@pytest.mark.parametrize("target", ["out.png", "out.wav"])
+def test_a_target_that_cannot_hold_a_video_is_told_before_the_first_pass(
+    target: str, tiny_upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(clip(12, 32, 48), tmp_path / "in.mp4")
+    monkeypatch.setattr(tiny_upscaler, "_fill", lambda *_: pytest.fail("a pass was made"))
+    with pytest.raises(UsageError, match=r"name a video, such as out\.mp4"):
+        upscale(tmp_path / "in.mp4", tmp_path / target, tiny_upscaler, SURE)
+
+
 def test_a_picture_becomes_a_picture_of_twice_its_size(tiny_upscaler: Upscaler, tmp_path: Path) -> None:
     write(clip(1, 30, 20), tmp_path / "in.png")
     upscale(tmp_path / "in.png", tmp_path / "out.png", tiny_upscaler, SURE)

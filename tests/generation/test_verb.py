@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kinolex import checkpoint, hub
-from kinolex.errors import CheckpointError, ConfigError, KinolexError, ShapeError, UnknownModel, UsageError
+from kinolex.errors import CheckpointError, ConfigError, KinolexError, MediaError, ShapeError, UnknownModel, UsageError
 from kinolex.generation import GenerateConfig, MaskedGenerator, Wish, compose, generate, load_generator
 from kinolex.generation.pixels import FEATHER, GREY, enlarged, put_back, read_mask
 from kinolex.media import read, write
@@ -286,6 +286,18 @@ def test_targets_that_cannot_be_written_are_told_before_the_first_token(
     path, wish = None if growth is None else video.parent / growth, Wish(task="outpaint-vertical", panorama=panorama)
     with pytest.raises(KinolexError, match=message):
         generate(video, video.parent / target, tiny_generator, wish, FAST, growth=path)
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_told_before_the_first_token(
+    video: Path, tiny_generator: MaskedGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("kinolex.media.opening.tempfile.TemporaryFile", refuses)
+    monkeypatch.setattr(tiny_generator, "_fill", lambda *_: pytest.fail("a token was made"))
+    with pytest.raises(MediaError, match=r"cannot write in .* \(Permission denied\); choose another folder"):
+        generate(video, video.with_name("out.mp4"), tiny_generator, Wish(task="inpaint-central"), FAST)
 
 
 def test_a_gif_that_cannot_be_as_fast_is_told_before_the_first_token(
