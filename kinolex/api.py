@@ -182,6 +182,7 @@ def encode(
     source, target = Path(source), Path(target)
     check_token_target(target)
     check_place(target)
+    refuse_same(source, target)
     _check_lines(lines)
     ids, extent, frames = [], None, 0
     with VideoReader(source) as reader:
@@ -207,9 +208,10 @@ def decode(
     """A token file into a media file, with the sound of another file if one is given.
 
     Raises:
-        UsageError: sound_from holds no sound, or is the target.
+        UsageError: sound_from holds no sound, or the target is one of the sources.
         KinolexError: of the media and tokenizer layers; no partial target is left.
     """
+    refuse_same(Path(source), Path(target))
     tokens = load_tokens(source)
     sound = None
     if sound_from is not None:
@@ -320,11 +322,13 @@ def decompress(
         on_lost: called for every damaged stretch, which then holds the picture before it; None makes damage an error.
 
     Raises:
+        UsageError: the target is the source.
         StreamError: damaged or cut; the target then holds everything before. Made by a model that is not here.
         MissingFile, UnreadableMedia: no such file, or an empty one. KinolexError: of the media and tokenizer layers; no
             partial target is left.
     """
     source, target = Path(source), Path(target)
+    refuse_same(source, target)
     broken: list[StreamError] = []
 
     def up_to_damage(clips: Iterator[Clip]) -> Iterator[Clip]:
@@ -350,6 +354,7 @@ def decompress_frame(
 ) -> Extent:
     """One frame of a .klx file as an image; reads the header, the index and its chunk alone. Errors as decompress."""
     check_target(target)
+    refuse_same(Path(source), Path(target))
     with _open_klx(Path(source)) as file:
         clip = decompress_at(file, frame, find_coder)
     write(clip, Path(target))

@@ -102,6 +102,7 @@ def encode_sound(
     """
     source, target = Path(source), Path(target)
     check_token_target(target)
+    refuse_same(source, target)
     tokens = tokenizer.encode(read_sound(source), levels)
     save_tokens(tokens, target)
     return tokens
@@ -111,9 +112,10 @@ def decode_sound(source: str | Path, target: str | Path, tokenizer: SoundTokeniz
     """A token file into .wav or .flac; returns what was written, before it was rounded to 16 bits.
 
     Raises:
-        TokenError: tokens of pictures, of another tokenizer, or damaged.
+        UsageError: the target is the source. TokenError: tokens of pictures, of another tokenizer, or damaged.
         KinolexError: of the media layer; no partial target is left.
     """
+    refuse_same(Path(source), Path(target))
     tokens = load_any_tokens(source)
     if isinstance(tokens.extent, Extent):
         raise TokenError(f"{source} holds tokens of pictures, and those of sound are needed; decode it into a video")

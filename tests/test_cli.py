@@ -319,6 +319,66 @@ def test_a_refused_call_says_one_line_and_touches_nothing(
     assert {path.name for path in tmp_path.iterdir()} == names and video.read_bytes() == before
 
 
+def test_nothing_takes_the_place_of_what_it_is_made_from(
+    video: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under names of another kind too: files are known by what is in them."""
+    frames, sound = tmp_path / "frames.safetensors", tmp_path / "sound.safetensors"
+    tokens, packed, tones = tmp_path / "tokens.mp4", tmp_path / "packed.mp4", tmp_path / "tones.wav"
+    made = tmp_path / "tasks" / "class.mp4"
+    made.parent.mkdir()
+    run("encode", video, tmp_path / "t.safetensors", "--model", model)
+    run("compress", video, tmp_path / "t.klx", "--model", model)
+    write_sound(Sound(torch.zeros(1, 4800), 24000), tmp_path / "t.wav")
+    run("encode", tmp_path / "t.wav", tmp_path / "tones.safetensors")
+    for source, copies in (
+        (video, (frames, made)),
+        (tmp_path / "t.safetensors", (tokens,)),
+        (tmp_path / "t.klx", (packed,)),
+        (tmp_path / "t.wav", (sound,)),
+        (tmp_path / "tones.safetensors", (tones,)),
+    ):
+        for copy in copies:
+            copy.write_bytes(source.read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    for command in (
+        ("encode", frames, frames, "--model", model),
+        ("encode", sound, sound),
+        ("decode", tokens, tokens, "--model", model),
+        ("decode", tones, tones, "--model", "sound-nano"),
+        ("decompress", packed, packed, "--model", model),
+        ("demo", "--out", tmp_path, "--file", made, "--model", model),
+    ):
+        assert run(*command) == 2
+        assert "be overwritten" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_growth_takes_the_place_of_no_source_and_of_no_result(
+    video: Path, generator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "in.png"
+    write(Clip(read(video).frames_TCHW[:1], Fraction(1)), picture)
+    before = picture.read_bytes()
+    asked = ("generate", "--model", generator, "--from", picture, "--frames", 5, "--steps", 1)
+    assert run(*asked, tmp_path / "o.mp4", "--growth", picture) == 2
+    assert "would be overwritten" in capsys.readouterr().err and picture.read_bytes() == before
+    assert run(*asked, tmp_path / "o.png", "--growth", tmp_path / "o.png") == 2
+    assert "give two names" in capsys.readouterr().err and not (tmp_path / "o.png").exists()
+
+
+def test_an_earlier_result_is_compared_with_and_not_replaced(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    earlier = tmp_path / "out" / f"reconstruction_{Path(model).name}.json"
+    earlier.write_text("{}")
+    asked = ("eval", "reconstruction", "--model", model, "--data", tmp_path, "--out", tmp_path / "out")
+    assert run(*asked, "--compare", earlier) == 2
+    assert "would be overwritten" in capsys.readouterr().err and earlier.read_text() == "{}"
+
+
 @pytest.fixture
 def generator(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A random generator whose tokenizer is found among the shipped ones."""

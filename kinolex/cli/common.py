@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,10 +95,15 @@ def show(facts: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def frames_bar(title: str, unit: str = "frames") -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on stderr, for the callbacks of the verbs: done, and how many there are if that is known."""
+def frames_bar(title: str, unit: str = "frames", after_s: float = 0.0) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on stderr, for the callbacks of the verbs: done, and how many there are if that is known.
+
+    Args:
+        after_s: what is done sooner has no bar.
+    """
+    began = time.monotonic()
     with stages_bar(unit) as on_stage:
-        yield lambda done, total: on_stage(title, done, total)
+        yield lambda done, total: on_stage(title, done, total) if time.monotonic() - began >= after_s else None
 
 
 @contextmanager

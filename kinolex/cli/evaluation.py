@@ -35,10 +35,13 @@ def reconstruction(
     """
     from rich.console import Console
 
+    from kinolex.api import refuse_same
     from kinolex.evaluation import ReconstructionProtocol, evaluate_reconstruction, read_result
 
     features = data / "perceptual" / "squeezenet_v1_0_imagenet.safetensors"
-    say = Console(stderr=True).print
+    say, name = Console(stderr=True).print, f"reconstruction_{Path(model).name}"
+    for path in compare:
+        refuse_same(path, out / f"{name}.json")
     if not features.is_file():
         say(f"no perceptual network at {features}: squeezenet_distance is not measured")
     result = evaluate_reconstruction(
@@ -47,7 +50,7 @@ def reconstruction(
         ReconstructionProtocol(sets=sets, lines=lines, max_frames=max_frames),
         features if features.is_file() else None,
         out,
-        name=f"reconstruction_{Path(model).name}",
+        name=name,
         compare=[read_result(path) for path in compare],
         command=f"kinolex eval reconstruction --data DIR --model {model}",
         progress=lambda line: say(line, highlight=False),

@@ -10,7 +10,7 @@ from kinolex.cli.common import Source, check_device, command_of, frames_bar, sho
 def describe(
     source: Source,
     model: str = "spae-nano",
-    layers: int = 4,
+    layers: int | None = None,
     pictures: int = 4,
     out: Path | None = None,
     device: str = "cpu",
@@ -23,20 +23,28 @@ def describe(
     Args:
         source: an image or a video; the square in the middle is looked at.
         model: a word tokenizer: shipped name, folder, or hub repository.
-        layers: how many are printed, from the top.
+        layers: how many are printed, from the top; by default 4, or all where there are fewer.
         pictures: of a video, evenly spaced.
         out: a page with words over picture regions.
         device: cpu, cuda, cuda:1, mps.
         json: print the words as JSON, one list per layer and picture.
     """
     check_device(device)
-    from kinolex import hub, media
+    from kinolex import hub
+    from kinolex.api import refuse_same
     from kinolex.cli.common import to_json
-    from kinolex.evaluation.describe import as_text, describe, describe_page
+    from kinolex.errors import UsageError
+    from kinolex.evaluation.describe import as_text, describe_file, describe_page, layers_to_show
     from kinolex.evaluation.page import write_text
 
+    if out is not None:
+        refuse_same(source, out)
+        if out.is_dir():
+            raise UsageError(f"--out {out} is a folder, and a page is one file; name it {out / 'words.html'}")
     spae, _ = hub.load_spae(model)
-    described = describe(media.read(source), spae.to(device), pictures=pictures)
+    layers = layers_to_show(spae, layers)
+    with frames_bar(source.name, after_s=2.0) as bar:
+        described = describe_file(source, spae.to(device), pictures=pictures, on_frames=bar)
     if out is not None:
         write_text(out, describe_page(described, source.name))
     if json:

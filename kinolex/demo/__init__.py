@@ -22,6 +22,7 @@ from kinolex.demo.pictures import ANIMATED_FRAMES, before_and_after, facts_of, f
 from kinolex.demo.sounds import sound_parts
 from kinolex.demo.tasks import task_parts
 from kinolex.demo.words import ACTIONS, class_parts, made_of_words, pyramid_parts
+from kinolex.errors import UsageError
 from kinolex.evaluation.page import Html, code, note, page, section, write_text
 from kinolex.generation import load_generator
 from kinolex.generation.loading import DEFAULT, WORLDS
@@ -36,6 +37,9 @@ from kinolex.understanding.verb import DEFAULT as OF_WORLDS
 WORLD_SEED = 15
 """Two bodies that bounce, heard."""
 WORLD = WorldConfig(frames=73, height=128, width=128, fps=Fraction(24))
+
+MADE = ("out.mp4", "tasks", "sound", "words")
+"""Media that are written, and folders of them."""
 
 OnStage = Callable[[str, int, int | None], None]
 """(what is being done, how much of it is done, how much there is if that is known)."""
@@ -56,11 +60,14 @@ def run_demo(
         file: a video to take instead of the world; it is read where it is, and no in.mp4 is written.
 
     Raises:
-        KinolexError: of the layers it runs.
+        UsageError: the file lies where something is written. KinolexError: of the layers it runs.
     """
     out = Path(out)
     if file is not None:
         probe(file)  # refuse what cannot be read before anything is made
+        place = Path(file).resolve()
+        if place.is_relative_to(out.resolve()) and place.relative_to(out.resolve()).parts[0] in MADE:
+            raise UsageError(f"{file} lies where {out} gets what is made, and may be overwritten; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     world = render(WORLD_SEED, WORLD)
     source, caption = (out / "in.mp4", f"a procedural world: {world.caption}")

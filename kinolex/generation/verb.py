@@ -234,9 +234,12 @@ def generate(
         UsageError: a wish that cannot be granted; KinolexError of the media layer. No partial target is left.
     """
     target, config, began = Path(target), config or GenerateConfig(), time.monotonic()
-    for other in (source, wish.mask, growth):
-        if other is not None:
-            refuse_same(Path(other), target)
+    for other in (source, wish.mask):
+        for made in (target, growth):
+            if other is not None and made is not None:
+                refuse_same(Path(other), Path(made))
+    if growth is not None and Path(growth).resolve() == target.resolve():
+        raise UsageError(f"{target} cannot be both what is made and the picture of its growth; give two names")
     check_pictures(target)
     if growth is not None:
         check_growth(Path(growth))

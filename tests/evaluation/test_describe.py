@@ -6,16 +6,19 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from kinolex import checkpoint
+from kinolex import checkpoint, media
 from kinolex.cli import main
+from kinolex.cli.common import frames_bar
 from kinolex.errors import UsageError
-from kinolex.evaluation.describe import as_text, describe, describe_page
-from kinolex.media import write
+from kinolex.evaluation.describe import as_text, describe, describe_file, describe_page
+from kinolex.evaluation.page import write_text
+from kinolex.media import VideoReader, read, write
 from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
 from kinolex.types import Clip
 from tests.tiny_spae import tiny_spae_config
@@ -89,6 +92,87 @@ def test_the_command_prints_words_and_writes_a_page(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit):
         main(["describe", str(tmp_path / "in.png"), "--model", str(tmp_path / "spae"), "--json", "--layers", "2"])
     assert [len(layer) for layer in json.loads(capsys.readouterr().out)[0]] == [1, 4]
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> tuple[str, ...]:
+    """The command on a video of 40 frames, with a tokenizer of three layers."""
+    checkpoint.save(tmp_path / "spae", model_of(CONFIG), card="")
+    write(clip_of(40), tmp_path / "in.mp4")
+    return ("describe", str(tmp_path / "in.mp4"), "--model", str(tmp_path / "spae"))
+
+
+def refusal(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a refused command says."""
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and printed.out == "" and printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_a_page_does_not_take_the_place_of_what_it_describes(
+    shown: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (tmp_path / "in.mp4").read_bytes()
+    assert "would be overwritten" in refusal((*shown, "--out", shown[1]), capsys)
+    assert (tmp_path / "in.mp4").read_bytes() == before
+
+
+def test_a_folder_is_no_page_and_no_file_that_nobody_named_is_told_of(
+    shown: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    said = refusal((*shown, "--out", str(tmp_path / "empty")), capsys)
+    assert f"{tmp_path / 'empty'} is a folder" in said and ".part" not in said
+    with pytest.raises(IsADirectoryError) as raised:
+        write_text(tmp_path / "empty", "")
+    assert raised.value.filename == str(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("layers", ["0", "-1", "4", "99"])
+def test_layers_that_are_not_there_are_refused(
+    layers: str, shown: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"one of 1..3, got {layers}" in refusal((*shown, "--layers", layers), capsys)
+
+
+def test_a_file_is_described_as_its_clip_is_and_only_the_chosen_frames_are_kept(
+    shown: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    for config in (CONFIG, replace(CONFIG, layers=((1, 1, 1), (2, 4, 4)))):
+        spae = model_of(config)
+        whole = describe(read(shown[1]), spae, pictures=3)
+        monkeypatch.setattr(media, "read", None)
+        piecewise = describe_file(shown[1], spae, pictures=3, on_frames=lambda *done: seen.append(done))
+        monkeypatch.undo()
+        assert [one.frames for one in piecewise] == [one.frames for one in whole]
+        for one, other in zip(piecewise, whole, strict=True):
+            assert all(map(np.array_equal, one.layers, other.layers))
+            assert np.array_equal(one.picture_HWC, other.picture_HWC)
+    assert seen == [(16, 40), (32, 40), (40, 40)] * 2
+
+
+def test_a_file_with_fewer_frames_than_it_says_is_described_to_its_end(
+    shown: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = VideoReader.__init__
+
+    def promising(self: VideoReader, *arguments: Any) -> None:
+        opened(self, *arguments)
+        self.info = replace(self.info, frames=80)
+
+    monkeypatch.setattr(VideoReader, "__init__", promising)
+    described = describe_file(shown[1], model_of(CONFIG), pictures=4)
+    assert [one.frames for one in described] == [(10,), (30,), (39,), (39,)]
+
+
+def test_a_bar_is_shown_of_what_takes_its_time_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for after_s, shows in ((0.0, True), (60.0, False)):
+        with frames_bar("in.mp4", after_s=after_s) as bar:
+            bar(1, 2)
+        assert ("in.mp4" in capsys.readouterr().err) == shows
 
 
 def test_no_pictures_is_refused() -> None:
