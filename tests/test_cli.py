@@ -379,6 +379,60 @@ def test_an_earlier_result_is_compared_with_and_not_replaced(
     assert "would be overwritten" in capsys.readouterr().err and earlier.read_text() == "{}"
 
 
+@pytest.mark.parametrize("command", cli.GROUPS["eval"])
+def test_a_file_where_a_folder_is_needed_is_told_before_anything_is_measured(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("mine")
+    for out in (text, text / "below"):
+        assert run("eval", command, "--data", tmp_path / "nowhere", "--out", out, "--model", "no-such-model") == 2
+        assert (
+            capsys.readouterr().err
+            == f"kinolex: --out {out} is to be a folder, and {text} is a file; give another name\n"
+        )
+    assert text.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("describe", "in.mp4"),
+        ("roundtrip", "in.mp4", "o.mp4"),
+        ("compress", "in.mp4", "o.klx"),
+        ("generate", "o.mp4"),
+        ("upscale", "in.mp4", "o.mp4"),
+        ("train", "recipe.py", "--data", ".", "--out", "o"),
+        ("reproduce", "--list"),
+        ("eval", "fewshot"),
+        ("eval", "drawing"),
+        ("eval", "generation"),
+        ("eval", "multimodal"),
+        ("eval", "upscale"),
+        ("eval", "understanding"),
+        ("eval", "sound", "--data", "."),
+    ],
+)
+def test_a_device_that_is_not_there_is_no_traceback(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for device, said in (("cuda:99", "device cuda:99 cannot be used here"), ("cuda:x", "no device 'cuda:x'")):
+        assert run(*command, "--device", device) == 2
+        printed = capsys.readouterr().err
+        assert said in printed and printed.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("arguments", [("ask", "x"), ("eval", "ask", "--out", "o"), ("data", "ask")])
+def test_a_command_that_is_not_there_is_told_which_are(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    printed = capsys.readouterr().err
+    assert "no command ask; there are " in printed and printed.count("\n") == 1
+
+
 @pytest.fixture
 def generator(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A random generator whose tokenizer is found among the shipped ones."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import tyro
 
 from kinolex.cli import codec, data, evaluation, files, generation, super_resolution, training, understanding, words
+from kinolex.cli.common import into_folder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,15 +71,15 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "worlds": data.worlds,
     },
     "eval": {
-        "reconstruction": evaluation.reconstruction,
-        "rate-distortion": evaluation.rate_distortion,
-        "generation": evaluation.generation,
-        "fewshot": words.fewshot,
-        "drawing": words.drawing,
-        "sound": evaluation.sound,
-        "multimodal": evaluation.multimodal,
-        "upscale": super_resolution.evaluate,
-        "understanding": understanding.understanding,
+        "reconstruction": into_folder(evaluation.reconstruction),
+        "rate-distortion": into_folder(evaluation.rate_distortion),
+        "generation": into_folder(evaluation.generation),
+        "fewshot": into_folder(words.fewshot),
+        "drawing": into_folder(words.drawing),
+        "sound": into_folder(evaluation.sound),
+        "multimodal": into_folder(evaluation.multimodal),
+        "upscale": into_folder(super_resolution.evaluate),
+        "understanding": into_folder(understanding.understanding),
     },
 }
 
@@ -106,6 +107,9 @@ def _run(commands: dict[str, Callable[..., None]], arguments: list[str], name: s
     """Call the command that the arguments name; the exit code."""
     from kinolex.errors import KinolexError
 
+    if arguments and not arguments[0].startswith("-") and arguments[0].replace("_", "-") not in commands:
+        print(f"{name}: no command {arguments[0]}; there are {', '.join(commands)}", file=sys.stderr)
+        return 2
     app = tyro.extras.SubcommandApp()
     for command, function in commands.items():
         app.command(name=command)(function)

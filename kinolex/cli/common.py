@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,12 +48,44 @@ def load_sound(model: str, device: str) -> Any:
     return hub.load_sound(model).to(device)
 
 
+def into_folder(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that writes into the folder --out: refused at once, and not when all is measured, where it is none."""
+
+    @wraps(command)
+    def checked(**arguments: Any) -> None:
+        from kinolex.errors import UsageError
+
+        out: Path = arguments["out"]
+        nearest = next(place for place in (out, *out.parents) if place.exists())
+        if not nearest.is_dir():
+            raise UsageError(f"--out {out} is to be a folder, and {nearest} is a file; give another name")
+        command(**arguments)
+
+    return checked
+
+
 def check_device(device: str) -> None:
-    """Names only; whether it can be used is found out by using it."""
+    """Raises UsageError where torch knows no such device, or sees none of them here.
+
+    Devices are counted and not used: one that is merely looked at would keep hundreds of megabytes.
+    """
     from kinolex.errors import UsageError
 
+    no_such = f"no device {device!r}; give one of {', '.join(DEVICES)}, with an index such as cuda:1"
     if device.partition(":")[0] not in DEVICES:
-        raise UsageError(f"no device {device!r}; give one of {', '.join(DEVICES)}, with an index such as cuda:1")
+        raise UsageError(no_such)
+    import torch
+
+    try:
+        kind, index = (wanted := torch.device(device)).type, wanted.index or 0
+    except RuntimeError as error:
+        raise UsageError(no_such) from error
+    if kind == "cpu":
+        return
+    there = getattr(torch, kind).device_count()
+    if index >= there:
+        seen = f"torch sees {there} of that kind, numbered from 0" if there else f"torch sees no {kind} device"
+        raise UsageError(f"device {device} cannot be used here ({seen}); try --device cpu")
 
 
 def to_json(value: Any) -> str:
