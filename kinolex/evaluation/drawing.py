@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinolex.data.pictures import WORLDS, list_pictures
-from kinolex.errors import ConfigError, DataError
+from kinolex.errors import DataError
 from kinolex.evaluation.fewshot import pixels_of, words_of_pixels
 from kinolex.evaluation.page import figure, image_data_uri, note, page, section, table, write_text
 from kinolex.evaluation.protocol import (
     COVERAGE,
     FORMAT,
     Hashed,
+    check_fields,
     command_line,
     commit,
     hardware,
@@ -128,11 +129,15 @@ class DrawingProtocol(Hashed):
     version: int = 1
 
     def __post_init__(self) -> None:
-        unknown = set(self.changes) - set(CHANGES)
-        if unknown or not self.changes or not self.sets:
-            raise ConfigError(f"drawing needs sets, and changes of {', '.join(CHANGES)}, got {self}")
-        if self.examples < 1 or self.layers < 1 or self.episodes < 2:
-            raise ConfigError(f"drawing needs an example, a layer and two episodes at least, got {self}")
+        needs = {
+            "sets": (self.sets, f"folders of pictures, or {WORLDS}"),
+            "changes": (self.changes and set(self.changes) <= set(CHANGES), f"some of {', '.join(CHANGES)}"),
+            "examples": (self.examples >= 1, "at least 1"),
+            "layers": (self.layers >= 1, "at least 1"),
+            "episodes": (self.episodes >= 2, "at least 2"),
+            "seed": (self.seed >= 0, "at least 0"),
+        }
+        check_fields("drawing", self, needs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

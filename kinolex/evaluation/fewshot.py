@@ -26,7 +26,16 @@ from kinolex.data.pictures import Picture, load_picture
 from kinolex.errors import ConfigError
 from kinolex.evaluation.episodes import SETS, Episode, EpisodeList, episode_list
 from kinolex.evaluation.page import note, page, section, table, write_text
-from kinolex.evaluation.protocol import FORMAT, Hashed, command_line, commit, hardware, summarise, write_result
+from kinolex.evaluation.protocol import (
+    FORMAT,
+    Hashed,
+    check_fields,
+    command_line,
+    commit,
+    hardware,
+    summarise,
+    write_result,
+)
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_scores import ratio
 from kinolex.models.frozen_lm import FrozenLM
@@ -69,8 +78,16 @@ class FewShotProtocol(Hashed):
     version: int = 1
 
     def __post_init__(self) -> None:
-        if not self.sets or not self.ways or not self.layers or min(*self.layers, self.episodes, self.shots) < 1:
-            raise ConfigError(f"few-shot questions need sets, ways, layers, shots and episodes, got {self}")
+        needs = {
+            "sets": (self.sets and set(self.sets) <= set(SETS), f"some of {', '.join(SETS)}"),
+            "ways": (self.ways and min(self.ways) >= 2, "numbers of labels, at least 2"),
+            "shots": (self.shots >= 1, "at least 1"),
+            "repeats": (self.repeats >= 0, "at least 0"),
+            "layers": (self.layers and min(self.layers) >= 1, "numbers of layers, at least 1"),
+            "episodes": (self.episodes >= 1, "at least 1"),
+            "seed": (self.seed >= 0, "at least 0"),
+        }
+        check_fields("few-shot questions", self, needs)
 
 
 def words_of_pictures(spae: Spae, pictures: Sequence[Picture], layers: int) -> list[list[str]]:

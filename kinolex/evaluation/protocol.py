@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -48,6 +48,20 @@ class Hashed:
         """16 hexadecimal digits of the SHA-256 of all fields."""
         fields = asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_fields(what: str, config: object, needs: Mapping[str, tuple[object, str]]) -> None:
+    """Raise ConfigError for the first field that is not as it must be, with its name and its value.
+
+    Args:
+        what: is measured, for the message.
+        needs: by field, whether it is good, and in words what it must be.
+    """
+    for name, (good, needed) in needs.items():
+        if not good:
+            value = getattr(config, name)
+            told = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ConfigError(f"{what}: {name} must be {needed}, got {told if told != '' else 'none'}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kinolex import hub
 from kinolex.errors import ConfigError
+from kinolex.evaluation.protocol import check_fields
 from kinolex.evaluation.understanding_sets import LabelledSet, SetConfig, labelled_set
 from kinolex.masks import schedule_named
 from kinolex.models.probe import HiddenTokenReader, Probe, ProbeConfig, ProbeKind, ReadsConfig, cells_of
@@ -49,8 +50,12 @@ class FitConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch) < 1 or not self.lr > 0:
-            raise ConfigError(f"fitting needs at least one step, a clip in a batch and a learning rate, got {self}")
+        needs = {
+            "steps": (self.steps >= 1, "at least 1"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "lr": (self.lr > 0, "above 0"),
+        }
+        check_fields("fitting", self, needs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

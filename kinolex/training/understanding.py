@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kinolex.errors import UsageError
 from kinolex.evaluation.page import write_text
-from kinolex.evaluation.protocol import Hashed, make_result, write_result
+from kinolex.evaluation.protocol import Hashed, check_fields, make_result, write_result
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_page import understanding_page
 from kinolex.evaluation.understanding_scores import accuracy, confusion, ratio, said_of_items, wanted_of_items
@@ -36,6 +35,7 @@ RAW, DECODED, TRANSFER = "raw", "decoded", "decoded, probe of raw pixels"
 FEW = "transformer, few labels"
 FEW_HIDDEN = "transformer, few labels, hidden tokens first"
 HIDDEN_INPUT = "digits"
+OTHERS = ", ".join(name for name in INPUTS if name != RAW)
 VERSION = 1
 """Raised when the meaning of a figure changes."""
 
@@ -62,10 +62,16 @@ class UnderstandingProtocol(Hashed):
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        if RAW not in self.inputs or not set(self.inputs) <= set(INPUTS):
-            raise UsageError(f"inputs are compared with {RAW}: give it and others of {', '.join(INPUTS)}")
-        if not self.sets or not self.seeds or not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise UsageError(f"give at least one set, one seed and one kind of {', '.join(KINDS)}")
+        inputs, kinds = set(self.inputs), set(self.kinds)
+        needs = {
+            "sets": (self.sets, f"some of {', '.join(SETS)}"),
+            "kinds": (kinds and kinds <= set(KINDS), f"some of {', '.join(KINDS)}"),
+            "inputs": (RAW in inputs <= set(INPUTS), f"{RAW}, which others are compared with, and any of {OTHERS}"),
+            "seeds": (self.seeds, "at least one"),
+            "few": (self.few >= 0, "a number of labelled clips, or 0 for none"),
+            "hidden_steps": (self.hidden_steps >= 1, "at least 1"),
+        }
+        check_fields("recognition", self, needs)
 
 
 def evaluate_understanding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,8 +96,24 @@ def test_impossible_lists_are_refused() -> None:
         episode_list(None, "digits", ways=2)
     with pytest.raises(DataError, match="so many labels"):
         episode_list(None, "worlds", ways=60)
-    with pytest.raises(ConfigError, match="few-shot questions need"):
-        FewShotProtocol(layers=(0,))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "got"),
+    [
+        ("sets", ("worlds", "nosuch"), "worlds nosuch"),
+        ("sets", (), "none"),
+        ("ways", (1, 2), "1 2"),
+        ("shots", 0, "0"),
+        ("repeats", -1, "-1"),
+        ("layers", (0,), "0"),
+        ("episodes", 0, "0"),
+        ("seed", -1, "-1"),
+    ],
+)
+def test_the_part_that_cannot_be_asked_is_named(field: str, value: Any, got: str) -> None:
+    with pytest.raises(ConfigError, match=f"^few-shot questions: {field} must be .*, got {got}$"):
+        FewShotProtocol(**{field: value})
 
 
 @pytest.fixture(scope="module")

@@ -64,10 +64,16 @@ def test_all_ways_are_compared_and_nothing_is_trained_twice(
 
 
 def test_comparisons_without_raw_pixels_are_refused() -> None:
-    with pytest.raises(UsageError, match="compared with raw"):
+    with pytest.raises(UsageError, match=r"inputs must be raw, which others are compared with.* got digits"):
         UnderstandingProtocol(inputs=("digits",))
-    with pytest.raises(UsageError, match="one kind of linear, attentive, transformer"):
+    with pytest.raises(UsageError, match="kinds must be some of linear, attentive, transformer, got "):
         UnderstandingProtocol(kinds=("convolution",))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"few must be .* got -4"):
+        UnderstandingProtocol(few=-4)
+    with pytest.raises(UsageError, match="hidden_steps must be at least 1, got -2"):
+        UnderstandingProtocol(few=1, hidden_steps=-2)
+    with pytest.raises(UsageError, match="fitting: steps must be at least 1, got 0"):
+        FitConfig(steps=0)
 
 
 def test_the_command_measures_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
