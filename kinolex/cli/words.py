@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from kinolex.cli.common import Source, check_device, command_of, frames_bar, show
 
@@ -77,7 +79,8 @@ def fewshot(
         data: folder with one sub-folder per set; worlds alone need none.
         out: gets a JSON file and a page.
         model: a word tokenizer: shipped name, folder, or hub repository.
-        language_model: whose words those are: shipped name, folder, or hub repository of any causal model.
+        language_model: that reads the words: shipped name, folder, or hub repository of any causal model; a tokenizer's
+            words are those of one, and others may read several ids where it reads one.
         sets: of imagenet_samples, cifar10, digits, worlds.
         ways: labels to choose from; one measurement each.
         shots: pictures shown of each label.
@@ -91,11 +94,9 @@ def fewshot(
     """
     options = dict(locals())
     check_device(device)
-    from kinolex import hub
     from kinolex.evaluation.fewshot import FewShotProtocol, evaluate_fewshot
 
-    spae, fingerprint = hub.load_spae(model)
-    lm = hub.load_lm(language_model).to(device)
+    spae, fingerprint, lm = _words_and_reader(model, language_model, device)
     protocol = FewShotProtocol(
         sets=sets,
         ways=ways,
@@ -112,7 +113,7 @@ def fewshot(
     with frames_bar("few-shot", "answers") as bar:
         result = evaluate_fewshot(
             lm,
-            spae.to(device),
+            spae,
             data,
             protocol,
             out,
@@ -156,7 +157,8 @@ def drawing(
         data: folder with one sub-folder per set; worlds alone need none.
         out: gets a JSON file and a page with pictures.
         model: a word tokenizer: shipped name, folder, or hub repository.
-        language_model: whose words those are: shipped name, folder, or hub repository of any causal model.
+        language_model: that reads and writes the words: shipped name, folder, or hub repository of a causal model of
+            which every word of the tokenizer is one id, as of the one that it was made for.
         sets: folders of pictures, or worlds; digits and worlds by default, worlds alone without data.
         changes: of denoise, inpaint, outpaint, deblur, brighten, rotate, shift.
         examples: pictures shown before and after.
@@ -168,11 +170,9 @@ def drawing(
     """
     options = dict(locals())
     check_device(device)
-    from kinolex import hub
     from kinolex.evaluation.drawing import DrawingProtocol, evaluate_drawing
 
-    spae, fingerprint = hub.load_spae(model)
-    lm = hub.load_lm(language_model).to(device)
+    spae, fingerprint, lm = _words_and_reader(model, language_model, device)
     protocol = DrawingProtocol(
         sets=sets or (("worlds",) if data is None else ("digits", "worlds")),
         changes=changes,
@@ -187,7 +187,7 @@ def drawing(
     with frames_bar("drawing", "pictures") as bar:
         result = evaluate_drawing(
             lm,
-            spae.to(device),
+            spae,
             data,
             protocol,
             out,
@@ -207,3 +207,19 @@ def _unless_usual(language_model: str) -> str:
     """Tells results of another language model apart from those of the shipped one."""
     name = Path(language_model).name
     return "" if name == "text-nano" else f"_{name}"
+
+
+def _words_and_reader(model: str, language_model: str, device: str) -> tuple[Any, str, Any]:
+    """A word tokenizer, its fingerprint, and the language model that reads it; says where they were not made for
+    each other."""
+    from kinolex import hub
+
+    spae, fingerprint = hub.load_spae(model)
+    lm = hub.load_lm(language_model).to(device)
+    if spae.config.language_model != lm.fingerprint:
+        print(
+            f"note: the words of {model} are those of another language model "
+            f"({spae.config.language_model[:12] or 'none'}) than {language_model} ({lm.fingerprint[:12]})",
+            file=sys.stderr,
+        )
+    return spae.to(device), fingerprint, lm

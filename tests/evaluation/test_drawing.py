@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinolex import cli
+from kinolex import cli, hub
 from kinolex.errors import ConfigError, DataError
 from kinolex.evaluation import drawing
 from kinolex.evaluation.drawing import (
@@ -149,9 +149,35 @@ def test_the_command_asks_the_shipped_model_about_worlds_without_data(
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
-    with pytest.raises(ConfigError, match="changes of denoise"):
+    with pytest.raises(ConfigError, match=r"changes must be some of denoise.* got melt"):
         DrawingProtocol(changes=("melt",))
-    with pytest.raises(ConfigError, match="two episodes"):
+    with pytest.raises(ConfigError, match=r"^drawing: seed must be at least 0, got -1$"):
+        DrawingProtocol(seed=-1)
+    with pytest.raises(ConfigError, match="episodes must be at least 2, got 1"):
         DrawingProtocol(episodes=1)
     with pytest.raises(DataError, match="give --data"):
         questions_of(None, "digits", DrawingProtocol(), 8)
+
+
+@pytest.mark.parametrize("command", ["fewshot", "drawing"])
+def test_a_reader_that_the_words_were_not_made_for_is_told_in_one_line(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Reader:
+        fingerprint = "1" * 64
+
+        def to(self, _device: str) -> Reader:
+            return self
+
+    for made_for, told in (("1" * 64, 0), ("2" * 64, 1)):
+        spae = Spae(tiny_spae_config(language_model=made_for))
+        monkeypatch.setattr(hub, "load_spae", lambda _name, spae=spae: (spae, "3" * 64))
+        monkeypatch.setattr(hub, "load_lm", lambda _name: Reader())
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["eval", command, "--seed", "-1"])  # refused right after
+        noted, *_ = said = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2 and len(said) == told + 1
+        assert not told or noted == (
+            "note: the words of spae-nano are those of another language model (222222222222) than text-nano "
+            "(111111111111)"
+        )
