@@ -444,7 +444,8 @@ def _describe_network(folder: Path, what: str | None) -> dict[str, Any]:
     if what == checkpoint.LANGUAGE_MODEL:
         lm = hub.load_lm(folder)
         facts = {"folder": str(folder), "what": what, "fingerprint": lm.fingerprint, "ids": lm.vocab_size}
-        return facts | {"words": len(lm.word_ids()), "positions": lm.max_length}
+        facts |= {"words": len(lm.word_ids())}
+        return facts if lm.max_length is None else facts | {"positions": lm.max_length}
     model, fingerprint = checkpoint.load_module(folder)
     facts = {
         "folder": str(folder),

@@ -196,6 +196,8 @@ def load_module(folder: str | Path, what: str | None = None) -> tuple[nn.Module,
     """
     folder = Path(folder)
     _recover(folder)
+    if is_language_model(folder):
+        raise CheckpointError(f"{folder} holds a {LANGUAGE_MODEL}, and a {what or 'network'} is needed; name one")
     description = read_description(folder)
     weights = _read_weights(folder / WEIGHTS)
     config = from_json(description["config"])

@@ -33,8 +33,11 @@ def shipped(what: str | None = checkpoint.TOKENIZER) -> list[str]:
     return sorted(folder.name for folder in folders if what is None or checkpoint.what_is(folder) == what)
 
 
-def locate(name: str | Path) -> Path:
+def locate(name: str | Path, *kinds: str) -> Path:
     """The folder behind a name; fetches from the hub when the name is owner/repository and no such folder exists.
+
+    Args:
+        kinds: that are wanted, as kinolex.checkpoint.KINDS names them, so that an unknown name is told theirs alone.
 
     Raises:
         UnknownModel: neither shipped, a folder, nor a repository name.
@@ -47,9 +50,14 @@ def locate(name: str | Path) -> Path:
     parts = str(name).split("/")
     if len(parts) == 2 and all(parts) and not str(name).startswith("."):
         return _fetch(str(name))
-    raise UnknownModel(
-        f"no model {str(name)!r}: it is neither shipped ({', '.join(shipped(None)) or 'none'}), nor a folder, "
-        "nor a hub repository (owner/name)"
+    raise _unknown(name, *kinds)
+
+
+def _unknown(name: str | Path, *kinds: str) -> UnknownModel:
+    names = [one for kind in kinds or (None,) for one in shipped(kind)]
+    return UnknownModel(
+        f"no {' or '.join(kinds) or 'model'} {str(name)!r}: it is neither shipped ({', '.join(names) or 'none'}), "
+        "nor a folder, nor a hub repository (owner/name)"
     )
 
 
@@ -59,7 +67,7 @@ def load(name: Literal["sound-nano"]) -> SoundTokenizer: ...  # type: ignore[ove
 def load(name: str | Path = DEFAULT) -> VideoTokenizer: ...
 def load(name: str | Path = DEFAULT) -> VideoTokenizer | SoundTokenizer:
     """The tokenizer behind a name, of pictures or of sound. Raises as locate and checkpoint.load do."""
-    folder = locate(name)
+    folder = locate(name, checkpoint.TOKENIZER, checkpoint.SOUND_TOKENIZER)
     if checkpoint.what_is(folder) == checkpoint.SOUND_TOKENIZER:
         return checkpoint.load_sound(folder)
     return checkpoint.load(folder)
@@ -67,12 +75,12 @@ def load(name: str | Path = DEFAULT) -> VideoTokenizer | SoundTokenizer:
 
 def load_sound(name: str | Path = SOUND) -> SoundTokenizer:
     """The sound tokenizer behind a name. Raises as locate and checkpoint.load_sound do."""
-    return checkpoint.load_sound(locate(name))
+    return checkpoint.load_sound(locate(name, checkpoint.SOUND_TOKENIZER))
 
 
 def load_clip_features(name: str | Path = CLIP_FEATURES) -> ClipFeatures:
     """The clip feature network behind a name, frozen. Raises as locate and checkpoint.load_module do."""
-    model, _ = checkpoint.load_module(locate(name), checkpoint.CLIP_FEATURES)
+    model, _ = checkpoint.load_module(locate(name, checkpoint.CLIP_FEATURES), checkpoint.CLIP_FEATURES)
     assert isinstance(model, ClipFeatures)
     return channels_last(model.eval().requires_grad_(False))
 
@@ -86,12 +94,16 @@ def load_lm(name: str | Path = LANGUAGE_MODEL) -> FrozenLM:
     """
     folder = PRETRAINED / str(name)
     folder = folder if (folder / checkpoint.CONFIG).is_file() else Path(name)
+    if not folder.is_dir() and len(folder.parts) != 2:
+        raise _unknown(name, checkpoint.LANGUAGE_MODEL)
+    if folder.parent == PRETRAINED and (what := checkpoint.what_is(folder)) != checkpoint.LANGUAGE_MODEL:
+        raise CheckpointError(f"{name} is a {what}, and a language model is needed, such as {LANGUAGE_MODEL}")
     return checkpoint.load_lm(folder) if (folder / checkpoint.INT8).is_file() else FrozenLM.load(folder)
 
 
 def load_spae(name: str | Path = WORD_TOKENIZER) -> tuple[Spae, str]:
     """The word tokenizer behind a name, frozen, and its fingerprint. Raises as locate and checkpoint.load_module do."""
-    model, fingerprint = checkpoint.load_module(locate(name), checkpoint.WORD_TOKENIZER)
+    model, fingerprint = checkpoint.load_module(locate(name, checkpoint.WORD_TOKENIZER), checkpoint.WORD_TOKENIZER)
     assert isinstance(model, Spae)
     return channels_last(model.eval().requires_grad_(False)), fingerprint
 

@@ -23,6 +23,6 @@ def load_generator(name: str | Path = DEFAULT, tokenizer: str | Path | None = No
         UnknownModel: nothing has that name, or its tokenizer is not among the shipped ones.
         CheckpointError, ConfigError: damaged, no generator, or made for another tokenizer.
     """
-    model, fingerprint = checkpoint.load_module(hub.locate(name), checkpoint.GENERATOR)
+    model, fingerprint = checkpoint.load_module(hub.locate(name, checkpoint.GENERATOR), checkpoint.GENERATOR)
     assert isinstance(model, MaskedTransformer)
     return MaskedGenerator(model, hub.load(tokenizer or hub.name_of(model.config.tokenizer)), fingerprint)

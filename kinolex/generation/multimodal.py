@@ -319,7 +319,7 @@ def load_multimodal(
         UnknownModel: nothing has that name, or a tokenizer is not among the shipped ones.
         CheckpointError, ConfigError: damaged, no multimodal generator, or made for other tokenizers.
     """
-    model, fingerprint = checkpoint.load_module(hub.locate(name), checkpoint.MULTIMODAL)
+    model, fingerprint = checkpoint.load_module(hub.locate(name, checkpoint.MULTIMODAL), checkpoint.MULTIMODAL)
     assert isinstance(model, MultimodalTransformer)
     return MultimodalGenerator(
         model,

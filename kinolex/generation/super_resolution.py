@@ -276,7 +276,9 @@ def load_upscaler(name: str | Path = DEFAULT, tokenizer: str | Path | None = Non
         UnknownModel: nothing has that name, or its tokenizer is not among the shipped ones.
         CheckpointError, ConfigError: damaged, no super-resolution, or made for another tokenizer.
     """
-    model, fingerprint = checkpoint.load_module(hub.locate(name), checkpoint.SUPER_RESOLUTION)
+    model, fingerprint = checkpoint.load_module(
+        hub.locate(name, checkpoint.SUPER_RESOLUTION), checkpoint.SUPER_RESOLUTION
+    )
     assert isinstance(model, SuperResolution)
     return Upscaler(model, hub.load(tokenizer or hub.name_of(model.config.tokenizer)), fingerprint)
 

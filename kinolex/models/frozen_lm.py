@@ -29,6 +29,13 @@ from kinolex.errors import CheckpointError, MissingExtra, TokenError, UnknownMod
 WORD = re.compile(r" [A-Za-z]{2,}")
 """A whole word as the tokens of byte-level vocabularies spell it, with the space before it."""
 
+LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+"""Names that the many configs have for the number of positions."""
+NEEDED = (
+    "what is needed is a causal language model such as gpt2, llama or qwen2: config.json, weights in safetensors, and "
+    "the files of its tokenizer"
+)
+
 Choose = Callable[[Tensor], Tensor]
 """Logits (B, V) -> the chosen ids (B,); kinolex.sampling.choose has others than the default, the likeliest."""
 
@@ -74,23 +81,36 @@ class FrozenLM:
         Raises:
             MissingExtra: transformers is not installed.
             UnknownModel: no such folder, and the hub has no such model or cannot be reached.
-            CheckpointError: the folder holds no causal language model, or its files are damaged.
+            CheckpointError: the folder holds no causal language model, no tokenizer or damaged files, or its model
+                keeps what it has read in a way that rows cannot be taken from.
         """
         transformers = require_transformers()
         is_folder = Path(name).is_dir()
         if not is_folder and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
             raise UnknownModel(f"no language model {str(name)!r}: give a folder or a hub repository (owner/name)")
+        if is_folder and not (Path(name) / "config.json").is_file():
+            raise CheckpointError(f"{name} holds no config.json; {NEEDED}")
         try:
             with no_bars(transformers):
+                config = transformers.AutoConfig.from_pretrained(str(name))
+                if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+                    raise CheckpointError(f"{name} holds a model of type {config.model_type}, not causal; {NEEDED}")
                 tokenizer = transformers.AutoTokenizer.from_pretrained(str(name))
                 model = transformers.AutoModelForCausalLM.from_pretrained(
                     str(name), use_safetensors=True, dtype=torch.float32
                 )
+        except CheckpointError:
+            raise
         except Exception as error:  # its loaders raise whatever their many parsers raise
+            what = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".:")
             raise (CheckpointError if is_folder else UnknownModel)(
-                f"{name} cannot be loaded as a causal language model: {error}"
+                f"{name} cannot be loaded as a causal language model ({what}); {NEEDED}"
             ) from error
-        return cls(model, tokenizer)
+        if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+            raise CheckpointError(f"{name} holds no vocabulary; {NEEDED}")
+        lm = cls(model, tokenizer)
+        lm._check_cache(name)
+        return lm
 
     def to(self, device: str | torch.device) -> FrozenLM:
         self.model.to(device)
@@ -105,9 +125,10 @@ class FrozenLM:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
-    def max_length(self) -> int:
-        """Ids that the model has positions for."""
-        return int(self.model.config.max_position_embeddings)
+    def max_length(self) -> int | None:
+        """Ids that the model has positions for; None where its config tells of no limit."""
+        stated = (getattr(self.model.config, name, None) for name in LIMITS)
+        return next((int(limit) for limit in stated if limit is not None), None)
 
     @property
     def embeddings_VD(self) -> Tensor:
@@ -269,8 +290,19 @@ class FrozenLM:
         )
         return output, whole_BL
 
+    @torch.inference_mode()
+    def _check_cache(self, name: str | Path) -> None:
+        """Raises CheckpointError where rows cannot be taken from what the model has read, as by a recurrent one."""
+        try:
+            self.read([[0]]).select([0, 0])
+        except (AttributeError, TypeError) as error:  # no cache at all, or one without this
+            raise CheckpointError(
+                f"{name} holds a {type(self.model).__name__}, whose cache cannot be selected by batch; give a model "
+                "that keeps keys and values, such as gpt2, llama, qwen2 or bloom"
+            ) from error
+
     def _check_length(self, length: int) -> None:
-        if length > self.max_length:
+        if self.max_length is not None and length > self.max_length:
             raise UsageError(
                 f"{length} ids are more than the {self.max_length} positions of this language model; use fewer "
                 "examples or fewer words of each picture"

@@ -98,7 +98,7 @@ def load_classifier(name: str | Path = DEFAULT, tokenizer: str | Path | None = N
         UnknownModel: no such probe, or its tokenizer is not shipped. CheckpointError: damaged, no probe, or a probe of
             another tokenizer.
     """
-    probe, _ = checkpoint.load_module(hub.locate(name), checkpoint.PROBE)
+    probe, _ = checkpoint.load_module(hub.locate(name, checkpoint.PROBE), checkpoint.PROBE)
     assert isinstance(probe, Probe)
     if probe.config.reads is None:
         raise CheckpointError(f"{name} does not say what it reads; train a probe with a recipe of recipes/probe_*.py")

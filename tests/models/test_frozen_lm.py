@@ -147,6 +147,54 @@ def test_a_folder_of_transformers_loads_and_nothing_else_does(lm: FrozenLM, tmp_
             FrozenLM.load(name)
 
 
+def save(model: Any, folder: Path, tokenizer: Any = None) -> Path:
+    model.save_pretrained(folder)
+    (tokenizer or tiny_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+SIZES = {"vocab_size": 340, "hidden_size": 32}
+
+
+def test_models_tell_the_number_of_their_positions_in_several_ways_or_not_at_all(tmp_path: Path) -> None:
+    bloom = transformers.BloomConfig(n_layer=2, n_head=2, **SIZES)
+    mpt = transformers.MptConfig(vocab_size=340, d_model=32, n_layers=2, n_heads=2, max_seq_len=64, expansion_ratio=2)
+    for config, limit in ((bloom, None), (mpt, 64)):
+        loaded = FrozenLM.load(save(transformers.AutoModelForCausalLM.from_config(config), tmp_path / "lm"))
+        assert loaded.max_length == limit and ("positions" in api.info(tmp_path / "lm")) == (limit is not None)
+        alone_LV = loaded.logits(torch.tensor([PROMPTS[0]]))[0]
+        torch.testing.assert_close(loaded.read(PROMPTS).logits_BV[0], alone_LV[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_no_causal_model_with_a_vocabulary_and_a_cache_of_rows_is_named(tmp_path: Path) -> None:
+    mamba = transformers.MambaConfig(num_hidden_layers=2, state_size=8, **SIZES)
+    t5 = transformers.T5Config(vocab_size=340, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    recurrent = save(transformers.AutoModelForCausalLM.from_config(mamba), tmp_path / "mamba")
+    both_ways = save(transformers.T5ForConditionalGeneration(t5), tmp_path / "t5")
+    (tmp_path / "empty").mkdir()
+    tiny_model("gpt2").save_pretrained(tmp_path / "wordless")
+    for folder, said in (
+        (recurrent, "MambaForCausalLM, whose cache cannot be selected by batch"),
+        (both_ways, "a model of type t5, not causal"),
+        (tmp_path / "empty", r"holds no config\.json"),
+        (tmp_path / "wordless", "holds no vocabulary"),
+    ):
+        with pytest.raises(CheckpointError, match=said) as raised:
+            hub.load_lm(folder)
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+def test_another_kind_of_network_and_an_unknown_name_are_told_what_is_needed() -> None:
+    with pytest.raises(CheckpointError, match="spae-nano is a word tokenizer, and a language model is needed"):
+        hub.load_lm("spae-nano")
+    with pytest.raises(UnknownModel, match=r"no language model 'nope'.* shipped \(text-nano\)"):
+        hub.load_lm("nope")
+    with pytest.raises(CheckpointError, match="holds a language model, and a word tokenizer is needed"):
+        hub.load_spae("text-nano")
+    with pytest.raises(UnknownModel, match=r"no word tokenizer 'nope'.* shipped \(spae-nano\)"):
+        hub.load_spae("nope")
+
+
 def test_wrong_calls_are_refused(lm: FrozenLM) -> None:
     prefix = lm.read(PROMPTS)
     with pytest.raises(UsageError, match="at least one id"):
