@@ -74,6 +74,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "reconstruction": into_folder(evaluation.reconstruction),
         "rate-distortion": into_folder(evaluation.rate_distortion),
         "generation": into_folder(evaluation.generation),
+        "words": into_folder(words.words),
         "fewshot": into_folder(words.fewshot),
         "drawing": into_folder(words.drawing),
         "sound": into_folder(evaluation.sound),

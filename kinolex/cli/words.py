@@ -1,4 +1,4 @@
-"""Pictures as words: describe, eval fewshot, and eval drawing."""
+"""Pictures as words: describe, eval words, eval fewshot, and eval drawing."""
 
 from __future__ import annotations
 
@@ -53,6 +53,60 @@ def describe(
         print(to_json([[layer.ravel().tolist() for layer in one.layers[:layers]] for one in described]))
     else:
         print(as_text(described, layers=layers), end="")
+
+
+def words(
+    data: Path | None = None,
+    out: Path = Path("out/eval"),
+    model: str = "spae-nano",
+    sets: tuple[str, ...] = ("imagenet_samples", "cifar10", "digits", "worlds"),
+    pictures: int = 500,
+    permutations: int = 1000,
+    seed: int = 0,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """What the words of a picture tell of its label, in bits, beside labels dealt out anew.
+
+    Example: kinolex eval words --data DATA --sets cifar10 digits --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set; worlds alone need none.
+        out: gets a JSON file and a page with words over pictures.
+        model: a word tokenizer: shipped name, folder, or hub repository.
+        sets: sub-folders with labelled pictures, whose test split is measured, and worlds.
+        pictures: of each set, at most.
+        permutations: of the labels; what they come to by chance.
+        seed: of pictures, folds and permutations.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    options = dict(locals())
+    check_device(device)
+    from kinolex import hub
+    from kinolex.evaluation.words import WordsProtocol, evaluate_words
+
+    spae, fingerprint = hub.load_spae(model)
+    protocol = WordsProtocol(sets=sets, pictures=pictures, permutations=permutations, seed=seed, tokenizer=fingerprint)
+    name = f"words_{Path(model).name}"
+    with frames_bar("words", "layers") as bar:
+        result = evaluate_words(
+            spae.to(device),
+            data,
+            protocol,
+            out,
+            name=name,
+            command=command_of("eval words", words, options),
+            on_layers=bar,
+        )
+    facts: dict[str, object] = {}
+    for set_name, one in result["sets"].items():
+        facts[f"{set_name}, entropy of labels"] = one["label_entropy_bits"]
+        for row in one["layers"]:
+            layer = row["layer"] if isinstance(row["layer"], str) else f"layer {row['layer']}"
+            told = f"{row['bits']:.3f} bits, {row['null_mean']:.3f} by chance, p {row['p']:.3g}"
+            facts[f"{set_name}, {layer}"] = told
+    show(facts | {"page": str(out / f"{name}.html")}, json)
 
 
 def fewshot(
