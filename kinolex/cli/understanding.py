@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kinolex.cli.common import Source, frames_bar, load, show, to_json
+from kinolex.cli.common import Source, frames_bar, load_either, show, to_json
 
 
 def classify(
@@ -47,7 +47,7 @@ def classify(
 def understanding(
     data: Path | None = None,
     out: Path = Path("out/eval"),
-    model: tuple[str, ...] = ("magvit2-nano", "video-nano", "magvit-nano"),
+    model: tuple[str, ...] = (),
     sets: tuple[str, ...] = ("weizmann64", "worlds", "cifar10", "digits"),
     kinds: tuple[str, ...] = ("linear", "attentive", "transformer"),
     inputs: tuple[str, ...] = ("raw", "decoded", "latents", "digits"),
@@ -57,31 +57,37 @@ def understanding(
     lr: float = 2e-3,
     train: int | None = None,
     test: int | None = None,
+    levels: int | None = None,
     few: int = 0,
     hidden_steps: int = 300,
     cache: Path | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
-    """Recognition from tokens beside the same probes on raw pixels: ratios with intervals, classes, confusions.
+    """Recognition from tokens beside the same probes on raw pixels or sound: ratios with intervals, confusions.
 
     Call again to go on after an interruption: finished probes are kept.
 
     Example: kinolex eval understanding --data DATA --model magvit2-nano --out out/eval
 
+    Of sound: kinolex eval understanding --data DATA --sets fsdd esc10 --out out/eval
+
     Args:
         data: folder with one sub-folder per set; worlds need none.
         out: gets understanding_MODEL.json and a page for every model.
-        model: tokenizers: shipped names, folders, or hub repositories.
-        sets: weizmann64, worlds, cifar10, digits.
+        model: tokenizers: shipped names, folders, or hub repositories; by default magvit2-nano, video-nano and
+            magvit-nano, for sets of sounds sound-nano.
+        sets: of pictures weizmann64, worlds, cifar10, digits; or of sounds fsdd, esc10.
         kinds: of probes.
-        inputs: what probes are trained on: raw pixels, pixels decoded from tokens, the tokens' latents or digits.
+        inputs: what probes are trained on: raw pixels or log-mel frames, the same of what the tokens decode to, the
+            tokens' latents or digits.
         seeds: of training; 0, 1, ...
         steps: of training a probe.
         batch: clips in a step.
         lr: learning rate, the same for every input.
         train: clips of every set to learn from; by default all, and 1500 worlds.
         test: clips of every set to be judged on; by default all, and 300 worlds.
+        levels: of sound tokens: first codebook levels to keep; by default all.
         few: compare learning from so many labelled clips with predicting hidden tokens first; 0 leaves it out.
         hidden_steps: of predicting hidden tokens.
         cache: keeps tokens and finished probes; out/understanding by default.
@@ -89,6 +95,7 @@ def understanding(
         json: print the ratios as JSON.
     """
     from kinolex.evaluation.understanding_sets import SetConfig
+    from kinolex.hub import SOUND
     from kinolex.training.probe_run import FitConfig
     from kinolex.training.understanding import UnderstandingProtocol, evaluate_understanding
 
@@ -98,15 +105,19 @@ def understanding(
         inputs=inputs,
         seeds=tuple(range(seeds)),
         fit=FitConfig(steps=steps, batch=batch, lr=lr),
+        levels=levels,
         few=few,
         hidden_steps=hidden_steps,
     )
+    names = model or ((SOUND,) if protocol.of_sounds else ("magvit2-nano", "video-nano", "magvit-nano"))
+    # All before the first is measured: that takes long, and a name may be wrong.
+    tokenizers = {name: load_either(name, device)[0] for name in names}
     facts: dict[str, object] = {}
-    for name in model:
+    for name, tokenizer in tokenizers.items():
         label = Path(name).name
         with frames_bar(label, "probes") as bar:
             result = evaluate_understanding(
-                load(name, device),
+                tokenizer,
                 data,
                 protocol,
                 cache or out / "understanding",

@@ -145,6 +145,7 @@ def digit_pictures(data: str | Path, split: Split) -> tuple[NDArray[np.uint8], N
 class Recording:
     name: str
     digit: int
+    speaker: str
     content: bytes
     """Of its file."""
 
@@ -174,8 +175,10 @@ def digit_recordings(data: str | Path, split: Split) -> list[Recording]:
     try:
         for entry in scan_sounds(_folder(data, "fsdd"), split=split):
             name = Path(entry.member or entry.name).name
-            if not name[:2].replace("_", "").isdecimal() or name[1] != "_":
-                raise DataError(f"{entry.name} does not begin with its digit, as 7_george_3.flac does")
+            digit, _, rest = name.partition("_")
+            speaker, _, take = rest.partition("_")
+            if digit not in map(str, range(10)) or not speaker or not take:
+                raise DataError(f"{entry.name} does not name its digit and speaker, as 7_george_3.flac does")
             if entry.member is None:
                 content = entry.path.read_bytes()
             else:
@@ -183,7 +186,7 @@ def digit_recordings(data: str | Path, split: Split) -> list[Recording]:
                 if entry.path not in archives:
                     archives[entry.path] = zipfile.ZipFile(entry.path)
                 content = archives[entry.path].read(entry.member)
-            found.append(Recording(name, int(name[0]), content))
+            found.append(Recording(name, int(digit), speaker, content))
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"a recording in {Path(data) / 'fsdd'} cannot be unpacked ({error}); fetch it again") from error
     finally:

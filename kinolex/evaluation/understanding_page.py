@@ -1,4 +1,4 @@
-"""A page that shows what probes read from tokens and from pixels: accuracies, ratios, pictures of confusions."""
+"""A page that shows what probes read from tokens and from raw input: accuracies, ratios, pictures of confusions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIGHT, DARK = np.array([250.0, 246.0, 240.0]), np.array([168.0, 74.0, 40.0])
 
 def understanding_page(result: dict[str, Any]) -> str:
     """The whole document."""
-    sections = [section("Tokens over raw pixels", *(_ratios(name, one) for name, one in result["sets"].items()))]
+    sections = [section("Tokens over raw input", *(_ratios(name, one) for name, one in result["sets"].items()))]
     sections += [
         section(
             name,
@@ -44,7 +44,7 @@ def _ratios(name: str, one: dict[str, Any]) -> Html:
         for way in one["overall"]
         if way["ratio"] is not None
     ]
-    caption = f"{name}: mean over attributes, and its ratio to the same probe on raw pixels with a 95 % interval"
+    caption = f"{name}: mean over attributes, and its ratio to the same probe on raw input with a 95 % interval"
     return table(["probe, input", "accuracy", "ratio", "low", "high"], rows, caption=caption)
 
 

@@ -1,30 +1,39 @@
-"""Labelled clips with a split: what recognition is trained and measured on.
+"""Labelled clips and sounds with a split: what recognition is trained and measured on.
 
     weizmann64   4 actions, 7 people, none of them on both sides; windows of 17 frames, every second frame
     worlds       action, shape of the largest body, number of bodies; rendered, seeds of their own on both sides
     cifar10      10 kinds of things, pictures of 32x32 scaled to 64x64
     digits       handwritten digits, pictures of 28x28 scaled to 64x64
+    fsdd         10 spoken digits and who of 6 speakers says them; takes of their own on both sides
+    esc10        10 kinds of sounds of the surroundings; pieces of one recording are on one side
 
-All are 64x64. Left and right are exchanged, before any tokenizer sees a clip, where that changes no label.
+Pictures are 64x64. Left and right are exchanged, before any tokenizer sees a clip, where that changes no label. Sounds
+are mono at 16 kHz, cut or filled with silence to one length: spoken words, without the silence around them and equally
+loud, to 0.8 s; those of the surroundings to 5 s.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
 
 from kinolex import media
 from kinolex.data.index import Entry, scan
+from kinolex.data.spoken_digits import RATE_HZ, Recording, Split, digit_recordings
 from kinolex.data.worlds.labels import CLASSES, labelled
 from kinolex.data.worlds.scene import WorldConfig
-from kinolex.errors import ConfigError, DataError, MissingFile
+from kinolex.errors import ConfigError, DataError
+from kinolex.media.resample import resample_sound
+from kinolex.types import Sound
 
 SIDE, FRAMES = 64, 17
 WORLDS = "worlds"
@@ -37,6 +46,8 @@ EVERY_NTH = 2
 TRAIN_STRIDE, TEST_STRIDE = 4, 8
 """Frames from one window of a clip to the next."""
 WORLD_RATE, CLIP_RATE = 24.0, 12.5
+WORD_S, SURROUNDINGS_S = 0.8, 5.0
+"""Seconds that sounds are cut or filled to: one word in a hundred is longer, by less than 0.1 s."""
 
 Outputs = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -59,12 +70,43 @@ class LabelledClips:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LabelledSounds:
+    samples_NS: NDArray[np.float32]
+    """Mono, in [-1, 1]."""
+    rate_hz: int
+    labels: dict[str, NDArray[np.int64]]
+    """(N,) per attribute, as of clips."""
+    items_N: NDArray[np.int64]
+    """Which recording of the collection each is."""
+
+    def __len__(self) -> int:
+        return len(self.samples_NS)
+
+    def some(self, indexes: NDArray[np.int64]) -> LabelledSounds:
+        """A choice of them."""
+        labels = {name: values[indexes] for name, values in self.labels.items()}
+        return LabelledSounds(self.samples_NS[indexes], self.rate_hz, labels, self.items_N[indexes])
+
+    def at_rate(self, rate_hz: int) -> LabelledSounds:
+        """The same at another rate."""
+        if rate_hz == self.rate_hz:
+            return self
+        sounds = [Sound(samples_S[None], self.rate_hz) for samples_S in torch.from_numpy(self.samples_NS)]
+        samples_NS = torch.cat([resample_sound(sound, rate_hz).samples_CS for sound in sounds]).numpy()
+        return LabelledSounds(samples_NS, rate_hz, self.labels, self.items_N)
+
+
+Labelled = LabelledClips | LabelledSounds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LabelledSet:
     name: str
     outputs: Outputs
-    train: LabelledClips
-    test: LabelledClips
-    frames_per_second: float
+    train: Labelled
+    test: Labelled
+    frames_per_second: float = 1.0
+    """Of clips; pictures and sounds have none to speak of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +125,13 @@ class SetConfig:
         if min(self.train or 1, self.test or 1) < 1:
             raise ConfigError(f"a set needs at least one clip on both sides, got {self.train} and {self.test}")
 
+    @property
+    def of_sounds(self) -> bool:
+        return self.name in SOUNDS
+
 
 def labelled_set(config: SetConfig, data: Path | None) -> LabelledSet:
-    """The clips of a set with their labels.
+    """The clips or sounds of a set with their labels.
 
     Args:
         data: folder with one sub-folder per collection; worlds need none.
@@ -137,7 +183,7 @@ def _weizmann(config: SetConfig, data: Path | None) -> LabelledSet:
             clip = media.fit_short_side(media.read(entry.path), SIDE)
             found = windows(clip.frames_TCHW, EVERY_NTH, stride)
             cut.append(found)
-            labels += [_number(entry, classes)] * len(found)
+            labels += [_number(entry.label, classes, entry.name)] * len(found)
             items += [item] * len(found)
         return LabelledClips(np.concatenate(cut), {"action": np.array(labels, np.int64)}, np.array(items, np.int64))
 
@@ -154,13 +200,63 @@ def _pictures(name: str, attribute: str, *, flips: bool) -> Callable[[SetConfig,
             images = np.stack([entry.load_array() for entry in entries[split]])
             frames_NCHW = rearrange(torch.from_numpy(images), "n h w c -> n c h w")
             frames_NTHWC = rearrange(media.resize_frames(frames_NCHW, SIDE, SIDE), "n c h w -> n 1 h w c").numpy()
-            labels = np.array([_number(entry, classes) for entry in entries[split]], np.int64)
+            labels = np.array([_number(entry.label, classes, entry.name) for entry in entries[split]], np.int64)
             return LabelledClips(frames_NTHWC, {attribute: labels}, np.arange(len(labels)))
 
         train = part("train")
-        return LabelledSet(name, ((attribute, classes),), flipped(train) if flips else train, part("test"), 1.0)
+        return LabelledSet(name, ((attribute, classes),), flipped(train) if flips else train, part("test"))
 
     return make
+
+
+def _words(config: SetConfig, data: Path | None) -> LabelledSet:
+    name, folder = "fsdd", _data_folder("fsdd", data)
+    all_of = {split: digit_recordings(folder, split) for split in get_args(Split)}
+    if not all(all_of.values()):
+        raise DataError(f"{folder / name} needs recordings of both splits, train and test; docs/data.md says how")
+    classes = {
+        "digit": tuple(sorted({str(one.digit) for one in all_of["train"]})),
+        "speaker": tuple(sorted({one.speaker for one in all_of["train"]})),
+    }
+
+    def told(one: Recording) -> dict[str, str]:
+        return {"digit": str(one.digit), "speaker": one.speaker}
+
+    def part(split: Split) -> LabelledSounds:
+        every = all_of[split]
+        chosen = [every[i] for i in _alike([(one.digit, one.speaker) for one in every], getattr(config, split))]
+        labels = {
+            attribute: np.array([_number(told(one)[attribute], of, one.name) for one in chosen], np.int64)
+            for attribute, of in classes.items()
+        }
+        samples_NS = np.stack([_as_long(one.word(), WORD_S) for one in chosen])
+        return LabelledSounds(samples_NS, RATE_HZ, labels, np.arange(len(chosen)))
+
+    return LabelledSet(name, tuple(classes.items()), part("train"), part("test"))
+
+
+def _surroundings(config: SetConfig, data: Path | None) -> LabelledSet:
+    name = "esc10"
+    entries = {split: _entries(name, data, split, getattr(config, split)) for split in ("train", "test")}
+    classes = _classes(name, data)
+
+    def heard(entry: Entry) -> NDArray[np.float32]:
+        sound = media.read_sound(entry.path)
+        mono = Sound(sound.samples_CS.mean(dim=0, keepdim=True), sound.rate_hz)
+        return _as_long(resample_sound(mono, RATE_HZ).samples_CS[0], SURROUNDINGS_S)
+
+    def part(split: str) -> LabelledSounds:
+        labels = np.array([_number(entry.label, classes, entry.name) for entry in entries[split]], np.int64)
+        samples_NS = np.stack([heard(entry) for entry in entries[split]])
+        return LabelledSounds(samples_NS, RATE_HZ, {"sound": labels}, np.arange(len(labels)))
+
+    return LabelledSet(name, (("sound", classes),), part("train"), part("test"))
+
+
+def _as_long(samples_S: torch.Tensor, seconds: float) -> NDArray[np.float32]:
+    """Cut, or filled with silence, to so many seconds."""
+    wanted = round(seconds * RATE_HZ)
+    return F.pad(samples_S[:wanted], (0, max(0, wanted - len(samples_S)))).numpy()
 
 
 SETS: dict[str, Callable[[SetConfig, Path | None], LabelledSet]] = {
@@ -168,25 +264,35 @@ SETS: dict[str, Callable[[SetConfig, Path | None], LabelledSet]] = {
     WORLDS: _worlds,
     "cifar10": _pictures("cifar10", "thing", flips=True),
     "digits": _pictures("digits", "digit", flips=False),
+    "fsdd": _words,
+    "esc10": _surroundings,
 }
+SOUNDS = ("fsdd", "esc10")
+PICTURES = tuple(name for name in SETS if name not in SOUNDS)
+
+
+def _data_folder(name: str, data: Path | None) -> Path:
+    if data is None:
+        raise DataError(f"the set {name} lies in a data folder; name it with --data")
+    if not (data / name).is_dir():
+        raise DataError(f"no set {name} below {data}; docs/data.md says where it comes from")
+    return data
 
 
 def _entries(name: str, data: Path | None, split: str, count: int | None) -> list[Entry]:
-    if data is None:
-        raise DataError(f"the set {name} lies in a data folder; name it with --data")
-    try:
-        entries = scan(data / name, split=split)
-    except MissingFile as error:
-        raise DataError(f"no set {name} below {data}; docs/data.md says where it comes from") from error
+    entries = scan(_data_folder(name, data) / name, split=split)
     if not entries or any(entry.label is None for entry in entries):
         raise DataError(f"{data / name} needs labelled entries of split {split}; its table names neither, or not all")
-    ranks, seen = [], Counter[str | None]()
-    for entry in entries:
-        ranks.append(seen[entry.label])
-        seen[entry.label] += 1
-    # The first of every class, the second of every class, and so on.
-    chosen = sorted(range(len(entries)), key=ranks.__getitem__)[:count]
-    return [entries[number] for number in sorted(chosen)]
+    return [entries[number] for number in _alike([entry.label for entry in entries], count)]
+
+
+def _alike(labels: Sequence[Hashable], count: int | None) -> list[int]:
+    """Which `count` to take for as many of every label: the first of each, the second of each, and so on."""
+    ranks, seen = [], Counter[Hashable]()
+    for label in labels:
+        ranks.append(seen[label])
+        seen[label] += 1
+    return sorted(sorted(range(len(labels)), key=ranks.__getitem__)[:count])
 
 
 def _classes(name: str, data: Path | None) -> tuple[str, ...]:
@@ -194,7 +300,7 @@ def _classes(name: str, data: Path | None) -> tuple[str, ...]:
     return tuple(sorted({str(entry.label) for entry in _entries(name, data, "train", None)}))
 
 
-def _number(entry: Entry, classes: tuple[str, ...]) -> int:
-    if entry.label not in classes:
-        raise DataError(f"{entry.name} has the label {entry.label!r}, which nothing of the training split has")
-    return classes.index(entry.label)
+def _number(label: str | None, classes: tuple[str, ...], name: str) -> int:
+    if label not in classes:
+        raise DataError(f"{name} has the label {label!r}, which nothing of the training split has")
+    return classes.index(label)

@@ -75,6 +75,18 @@ class SoundTokenizer:
             raise UsageError(f"a rate in kbit/s must be positive and finite, got {kbps:g}")
         return max(1, min(self.num_levels, int(kbps / self.config.kbps_per_level + 1e-9)))
 
+    def levels_kept(self, levels: int | None) -> int:
+        """How many levels of tokens there will be: those asked for, or all for None.
+
+        Raises:
+            UsageError: levels that the tokenizer does not have.
+        """
+        if levels is None:
+            return self.num_levels
+        if not 1 <= levels <= self.num_levels:
+            raise UsageError(f"this tokenizer has 1 to {self.num_levels} levels, got {levels}")
+        return levels
+
     def encode(self, sound: Sound, levels: int | None = None) -> SoundTokens:
         """Tokens of a sound of any length, rate and channel count.
 
@@ -112,9 +124,7 @@ class SoundTokenizer:
             ShapeError: a piece of another rate or channel count than the first.
             UsageError: levels that the tokenizer does not have.
         """
-        levels = self.num_levels if levels is None else levels
-        if not 1 <= levels <= self.num_levels:
-            raise UsageError(f"this tokenizer has 1 to {self.num_levels} levels, got {levels}")
+        levels = self.levels_kept(levels)
         block, cache = BLOCK_FRAMES * self.config.hop, StreamCache()
         first: Sound | None = None
         waiting_CS = torch.empty(0)

@@ -23,11 +23,12 @@ from kinolex.evaluation.protocol import check_fields
 from kinolex.evaluation.understanding_sets import LabelledSet, SetConfig, labelled_set
 from kinolex.masks import schedule_named
 from kinolex.models.probe import HiddenTokenReader, Probe, ProbeConfig, ProbeKind, ReadsConfig, cells_of
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.loop import Loop, deadline, fields_of, recipe_hash
 from kinolex.training.optimizer import gradient_norm_
 from kinolex.training.probe_data import Inputs
-from kinolex.understanding.features import INPUTS, alphabets
+from kinolex.understanding.features import INPUTS, ClipFrontEnd, alphabets
 
 STANDARDISED_ON = 64
 """Clips that mean and spread of features are taken from."""
@@ -88,21 +89,31 @@ class ProbeTrainConfig:
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
             raise ConfigError(f"no input {self.input!r}; choose one of {', '.join(INPUTS)}")
+        if self.set.of_sounds:
+            raise ConfigError(
+                f"recipes train probes of pictures, and {self.set.name} is a set of sounds; "
+                "kinolex eval understanding trains and measures probes of sounds"
+            )
         if self.hidden_steps and (self.size.kind != "transformer" or self.input not in ("latents", "digits")):
             raise ConfigError("hidden tokens can be predicted by a transformer that reads tokens, and by no other")
 
 
 def new_probe(clips: LabelledSet, inputs: Inputs, kind: str, size: SizeConfig, seed: int) -> Probe:
-    """A probe with random weights for this input, which it standardises by some of the clips."""
+    """A probe with random weights for this input, which it standardises by some of the clips.
+
+    One of sounds does not say what it reads: `kinolex classify` has none of them.
+    """
     spread = np.arange(0, len(inputs), max(1, len(inputs) // STANDARDISED_ON))[:STANDARDISED_ON]
     examples_NLC = inputs.features(kind, spread)
-    reads = ReadsConfig(
-        input=kind,
-        tokenizer=inputs.tokenizer.fingerprint,
-        frames=inputs.frames,
-        side=inputs.side,
-        frames_per_second=clips.frames_per_second,
-    )
+    reads = None
+    if isinstance(inputs.front_end, ClipFrontEnd):
+        reads = ReadsConfig(
+            input=kind,
+            tokenizer=inputs.tokenizer.fingerprint,
+            frames=inputs.front_end.frames,
+            side=inputs.front_end.side,
+            frames_per_second=clips.frames_per_second,
+        )
     torch.manual_seed(seed)
     sizes = {name: getattr(size, name) for name in ("kind", "width", "depth", "heads", "queries", "dropout")}
     probe = Probe(ProbeConfig(features=examples_NLC.shape[2], outputs=clips.outputs, reads=reads, **sizes))
@@ -162,7 +173,7 @@ def fit(probe: Probe, inputs: Inputs, kind: str, config: FitConfig, seed: int) -
     return probe.eval()
 
 
-def hidden_reader(probe: Probe, tokenizer: VideoTokenizer) -> HiddenTokenReader:
+def hidden_reader(probe: Probe, tokenizer: VideoTokenizer | SoundTokenizer) -> HiddenTokenReader:
     """Heads for the tokenizer's ids on top of a probe: digits that fit into FACTOR values are predicted together."""
     sizes, factors = alphabets(tokenizer), list[int]()
     for size in sizes:

@@ -1,7 +1,7 @@
-"""Are tokens good for recognition? The same probes on tokens, on what they decode to, and on raw pixels.
+"""Are tokens good for recognition? The same probes on tokens, on what they decode to, and on raw pixels or sound.
 
 tokenizer, sets --Inputs--> probes: kinds x inputs x seeds --> what each says of every test clip --> rows
-rows --> accuracy, ratio to raw pixels, classes, confusions --> understanding_NAME.json and .html
+rows --> accuracy, ratio to raw, classes, confusions --> understanding_NAME.json and .html
 
 Rows are found by what made them, so an evaluation that was killed goes on. Lives in training because it trains;
 evaluation must not import training.
@@ -23,15 +23,17 @@ from kinolex.evaluation.protocol import Hashed, check_fields, make_result, write
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.evaluation.understanding_page import understanding_page
 from kinolex.evaluation.understanding_scores import accuracy, confusion, ratio, said_of_items, wanted_of_items
-from kinolex.evaluation.understanding_sets import SETS, LabelledSet, SetConfig, labelled_set
+from kinolex.evaluation.understanding_sets import PICTURES, SOUNDS, LabelledSet, SetConfig, labelled_set
 from kinolex.models.probe import KINDS, Probe, ProbeKind
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.probe_data import Inputs
 from kinolex.training.probe_run import FitConfig, SizeConfig, fit, fit_hidden, judged, new_probe
 from kinolex.understanding.features import INPUTS
 
-RAW, DECODED, TRANSFER = "raw", "decoded", "decoded, probe of raw pixels"
-"""The last is the paper's way: a network that learned from raw pixels is shown decoded ones."""
+RAW, DECODED = "raw", "decoded"
+TRANSFER, TRANSFER_OF_SOUNDS = "decoded, probe of raw pixels", "decoded, probe of raw sound"
+"""The paper's way: a network that learned from what is raw is given what is decoded."""
 FEW = "transformer, few labels"
 FEW_HIDDEN = "transformer, few labels, hidden tokens first"
 HIDDEN_INPUT = "digits"
@@ -45,9 +47,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnderstandingProtocol(Hashed):
-    """Which clips, which probes, and how they learn."""
+    """Which clips or sounds, which probes, and how they learn."""
 
-    sets: tuple[SetConfig, ...] = tuple(SetConfig(name=name) for name in SETS)
+    sets: tuple[SetConfig, ...] = tuple(SetConfig(name=name) for name in PICTURES)
+    """All of pictures or all of sounds."""
     kinds: tuple[ProbeKind, ...] = KINDS
     inputs: tuple[str, ...] = INPUTS
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -55,6 +58,8 @@ class UnderstandingProtocol(Hashed):
     size: SizeConfig = field(default_factory=SizeConfig)
     few: int = 0
     """Labelled clips for the comparison with predicting hidden tokens first, of every set; 0 leaves it out."""
+    levels: int | None = None
+    """First codebook levels of sound tokens; None keeps all, and pictures have none to choose."""
     hidden_steps: int = 300
     """Of predicting hidden tokens of all training clips, without their labels."""
     seed: int = 0
@@ -72,10 +77,22 @@ class UnderstandingProtocol(Hashed):
             "hidden_steps": (self.hidden_steps >= 1, "at least 1"),
         }
         check_fields("recognition", self, needs)
+        of_sounds = [config.name for config in self.sets if config.of_sounds]
+        if 0 < len(of_sounds) < len(self.sets):
+            raise UsageError(
+                f"sets of sounds ({', '.join(of_sounds)}) are read by other tokenizers than sets of pictures; "
+                "evaluate them apart"
+            )
+        if self.levels is not None and not of_sounds:
+            raise UsageError(f"tokens of pictures have no levels to choose, got {self.levels}; leave levels out")
+
+    @property
+    def of_sounds(self) -> bool:
+        return self.sets[0].of_sounds
 
 
 def evaluate_understanding(
-    tokenizer: VideoTokenizer,
+    tokenizer: VideoTokenizer | SoundTokenizer,
     data: Path | None,
     protocol: UnderstandingProtocol,
     folder: Path,
@@ -89,24 +106,36 @@ def evaluate_understanding(
     """Train every probe on every input of every set, and compare.
 
     Args:
+        tokenizer: of pictures or of sounds, as the sets are.
         data: folder with one sub-folder per collection; worlds need none.
         folder: keeps tokens and finished rows; call again with the same to go on.
         out: gets {name}.json and {name}.html; None writes nothing.
         label: of the tokenizer, for people.
 
     Returns:
-        A result in the schema of kinolex.evaluation.protocol with `sets`: accuracies, ratios to raw pixels, confusions.
+        A result in the schema of kinolex.evaluation.protocol with `sets`: accuracies, ratios to raw input, confusions.
 
     Raises:
         DataError: a set is not there.
+        UsageError: the tokenizer is of the other kind, or has not so many levels.
     """
+    if isinstance(tokenizer, SoundTokenizer):
+        tokenizer.levels_kept(protocol.levels)
+    if isinstance(tokenizer, SoundTokenizer) != protocol.of_sounds:
+        what, other = ("sounds", "pictures") if protocol.of_sounds else ("pictures", "sounds")
+        names = ", ".join(config.name for config in protocol.sets)
+        raise UsageError(
+            f"{label or 'this'} is a tokenizer of {other}, and sets of {what} are asked of it ({names}); choose "
+            f"another tokenizer, or sets of {other}: {', '.join(PICTURES if protocol.of_sounds else SOUNDS)}"
+        )
     store, rows, sets = RowStore(folder / "rows.jsonl"), list[dict[str, Any]](), dict[str, Any]()
     runs = len(protocol.kinds) * len(protocol.inputs) + 2 * (protocol.few > 0)
     total, done = len(protocol.sets) * len(protocol.seeds) * runs, 0
     for config in protocol.sets:
         clips = labelled_set(config, data)
-        train = Inputs(clips.train, tokenizer, folder / "tokens")
-        test = Inputs(clips.test, tokenizer, folder / "tokens")
+        train, test = (
+            Inputs(part, tokenizer, folder / "tokens", levels=protocol.levels) for part in (clips.train, clips.test)
+        )
         these: list[dict[str, Any]] = []
         for seed in protocol.seeds:
             for kind, kind_input in _ways(protocol):
@@ -126,7 +155,8 @@ def evaluate_understanding(
                     row = store.put(key, _run(clips, train, test, protocol, kind, kind_input, seed))
                 these.append(row)
                 on_runs(done := done + 1, total)
-        flat = [one for row in these for one in _unfolded(row)]
+        transfer = TRANSFER_OF_SOUNDS if protocol.of_sounds else TRANSFER
+        flat = [one for row in these for one in _unfolded(row, transfer)]
         sets[config.name] = summarised(clips, flat, protocol)
         rows += [{"name": f"{config.name}, {row['kind']}, {row['input']}, seed {row['seed']}"} | row for row in these]
     result = make_result(name, rows, protocol, command=command) | {
@@ -186,7 +216,7 @@ def summarised(clips: LabelledSet, rows: Sequence[dict[str, Any]], protocol: Und
 
 
 def _ratio(hits: Any, way: tuple[str, str], name: str | None, dice: dict[str, int]) -> dict[str, float] | None:
-    """To the same kind of probe on raw pixels; probes of few labels have none."""
+    """To the same kind of probe on raw input; probes of few labels have none."""
     base = (way[0], RAW)
     if base not in hits or way == base:
         return None
@@ -208,7 +238,7 @@ def _ways(protocol: UnderstandingProtocol) -> list[tuple[str, str]]:
     return ways + ([(FEW, HIDDEN_INPUT), (FEW_HIDDEN, HIDDEN_INPUT)] if protocol.few else [])  # type: ignore[operator]
 
 
-def _made_of(tokenizer: VideoTokenizer, kind_input: str) -> list[Any]:
+def _made_of(tokenizer: VideoTokenizer | SoundTokenizer, kind_input: str) -> list[Any]:
     """What features depend on besides the clips: raw ones too, by how patches are cut and by who decodes the test."""
     return [tokenizer.fingerprint, kind_input]
 
@@ -226,7 +256,7 @@ def _run(
     kind_input: str,
     seed: int,
 ) -> dict[str, Any]:
-    """One probe trained and judged; a probe of raw pixels also on decoded ones."""
+    """One probe trained and judged; a probe of raw clips or sounds also on decoded ones."""
     began = time.monotonic()
     few = kind in (FEW, FEW_HIDDEN)
     size = replace(protocol.size, kind="transformer" if few else kind)  # type: ignore[arg-type]
@@ -248,8 +278,8 @@ def _said(probe: Probe, test: Inputs, kind_input: str) -> dict[str, list[int]]:
     return {name: said_of_items(values.numpy(), test.clips.items_N).tolist() for name, values in found.items()}
 
 
-def _unfolded(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row, and as another what its probe of raw pixels said of decoded ones."""
+def _unfolded(row: dict[str, Any], transfer: str) -> list[dict[str, Any]]:
+    """A row, and as another what its probe of raw clips or sounds said of decoded ones."""
     if "said_decoded" not in row:
         return [row]
-    return [row, row | {"input": TRANSFER, "said": row["said_decoded"]}]
+    return [row, row | {"input": transfer, "said": row["said_decoded"]}]

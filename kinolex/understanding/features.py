@@ -5,16 +5,17 @@
     frames_NTHWC ------------------------------------patches--> features_NLC                  "raw"
 
 A patch is as large as what one token stands for, so every kind of input has the same number of positions at the same
-places. A causal tokenizer's first latent frame stands for a single frame; its patches repeat that frame.
+places; `ClipFrontEnd` has all of it for clips of one length, and kinolex.understanding.sounds the same for sounds. A
+causal tokenizer's first latent frame stands for a single frame; its patches repeat that frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,12 +23,13 @@ from torch import Tensor
 from kinolex.errors import UsageError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, LookupFreeQuantizer
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import WINDOW_FRAMES, VideoTokenizer
 
 INPUTS = ("raw", "decoded", "latents", "digits")
 OF_PIXELS = ("raw", "decoded")
 AT_ONCE = 16
-"""Clips in one pass of a tokenizer."""
+"""Clips or sounds in one pass of a tokenizer."""
 
 OnClips = Callable[[int, int], None]
 
@@ -102,13 +104,13 @@ def patches(frames_NTHWC: NDArray[np.uint8], tokenizer: VideoTokenizer) -> Tenso
     return rearrange(whole_NTHWC, "n (t a) (h b) (w e) c -> n (t h w) (a b e c)", a=time, b=rows, e=columns)
 
 
-def latents(ids_NQthw: Tensor, tokenizer: VideoTokenizer) -> Tensor:
+def latents(ids_NQthw: Tensor, tokenizer: VideoTokenizer | SoundTokenizer) -> Tensor:
     """What the quantizer stands for its ids [N, L, D], float32."""
     latents_NDthw = tokenizer.model.quantizer.latents_from_ids(ids_NQthw.to(tokenizer.device))
     return rearrange(latents_NDthw, "n d t h w -> n (t h w) d").float().cpu()
 
 
-def alphabets(tokenizer: VideoTokenizer) -> tuple[int, ...]:
+def alphabets(tokenizer: VideoTokenizer | SoundTokenizer) -> tuple[int, ...]:
     """Sizes of the digits of an id, least significant first: the quantizer's own where ids are made of digits."""
     quantizer = tokenizer.model.quantizer
     if isinstance(quantizer, FiniteScalarQuantizer):
@@ -118,10 +120,33 @@ def alphabets(tokenizer: VideoTokenizer) -> tuple[int, ...]:
     return (tokenizer.vocab_size,)
 
 
-def digits(ids_NQthw: Tensor, tokenizer: VideoTokenizer) -> Tensor:
+def digits(ids_NQthw: Tensor, tokenizer: VideoTokenizer | SoundTokenizer) -> Tensor:
     """One-hot digits of the ids of every position [N, L, C]: a linear layer on them is a learned embedding of ids."""
     rest_NLQ, parts = rearrange(ids_NQthw, "n q t h w -> n (t h w) q"), []
     for size in alphabets(tokenizer):
-        parts.append(rearrange(F.one_hot(rest_NLQ % size, size), "n l q s -> n l (q s)"))
+        # As booleans: one_hot would take eight bytes for each, and a position of sound has thousands.
+        parts.append(rearrange((rest_NLQ % size)[..., None] == torch.arange(size), "n l q s -> n l (q s)"))
         rest_NLQ = rest_NLQ // size
     return torch.cat(parts, dim=2).float()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFrontEnd:
+    """Square clips of one length: their ids, what these decode to, and the patches of pixels of every position."""
+
+    tokenizer: VideoTokenizer
+    frames: int
+    side: int
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        return grid_of(self.tokenizer, self.frames, self.side)
+
+    def encode(self, frames_NTHWC: NDArray[np.uint8], on_clips: OnClips) -> Tensor:
+        return encode_many(self.tokenizer, frames_NTHWC, on_clips)
+
+    def decode(self, ids_NQthw: Tensor, on_clips: OnClips) -> NDArray[np.uint8]:
+        return decode_many(self.tokenizer, ids_NQthw, self.frames, on_clips)
+
+    def positions(self, frames_NTHWC: NDArray[np.uint8]) -> Tensor:
+        return patches(frames_NTHWC, self.tokenizer)

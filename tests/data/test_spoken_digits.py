@@ -121,5 +121,5 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, folder: Path) -> No
     with zipfile.ZipFile(content, "w") as written:
         written.writestr("seven.flac", b"")
     archive.write_bytes(content.getvalue())
-    with pytest.raises(DataError, match="begin with its digit"):
+    with pytest.raises(DataError, match="name its digit and speaker"):
         DigitCollection(tmp_path, "train")

@@ -14,7 +14,6 @@ from kinolex.errors import CheckpointError, ConfigError, UsageError
 from kinolex.evaluation.understanding_sets import LabelledClips, LabelledSet, SetConfig
 from kinolex.models.probe import Probe, ProbeKind
 from kinolex.tokenizers.video import VideoTokenizer
-from kinolex.training import probe_data
 from kinolex.training.probe_data import Inputs
 from kinolex.training.probe_run import (
     FitConfig,
@@ -28,6 +27,7 @@ from kinolex.training.probe_run import (
     new_probe,
 )
 from kinolex.training.recipes import load_recipe
+from kinolex.understanding import features
 
 SMALL = SizeConfig(kind="attentive", width=16, depth=1, heads=2, dropout=0.0)
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,11 +70,11 @@ def test_tokens_and_decoded_clips_are_made_once(
 ) -> None:
     clips = bright_and_dark(4).train
     first = Inputs(clips, tiny_tokenizer, tmp_path)
-    ids_NQthw, decoded_NTHWC = first.ids_NQthw, first.decoded_NTHWC
+    ids_NQthw, decoded_NTHWC = first.ids_NQthw, first.decoded
     for name in ("encode_many", "decode_many"):
-        monkeypatch.setattr(probe_data, name, None)
+        monkeypatch.setattr(features, name, None)
     again = Inputs(clips, tiny_tokenizer, tmp_path)
-    assert torch.equal(again.ids_NQthw, ids_NQthw) and np.array_equal(again.decoded_NTHWC, decoded_NTHWC)
+    assert torch.equal(again.ids_NQthw, ids_NQthw) and np.array_equal(again.decoded, decoded_NTHWC)
     assert torch.equal(first.some(np.array([2])).ids_NQthw, ids_NQthw[2:3])
     for path in tmp_path.iterdir():
         path.write_bytes(b"cut")
@@ -153,6 +153,8 @@ def test_recipes_that_cannot_work_are_refused(recipe: ProbeTrainConfig) -> None:
         replace(recipe, input="words")
     with pytest.raises(ConfigError, match="hidden tokens"):
         replace(recipe, input="raw")
+    with pytest.raises(ConfigError, match="esc10 is a set of sounds"):
+        replace(recipe, set=SetConfig(name="esc10"))
     with pytest.raises(ConfigError, match="at least one step"):
         FitConfig(steps=0)
 

@@ -1,11 +1,13 @@
-"""kinolex eval understanding: every probe once, ratios against raw pixels, results that go on where they stopped."""
+"""kinolex eval understanding: every probe once, ratios against raw input, results that go on where they stopped."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from kinolex import cli
 from kinolex.errors import UsageError
@@ -14,7 +16,15 @@ from kinolex.evaluation.understanding_sets import SetConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training import understanding
 from kinolex.training.probe_run import FitConfig, SizeConfig
-from kinolex.training.understanding import FEW, FEW_HIDDEN, TRANSFER, UnderstandingProtocol, evaluate_understanding
+from kinolex.training.understanding import (
+    FEW,
+    FEW_HIDDEN,
+    TRANSFER,
+    TRANSFER_OF_SOUNDS,
+    UnderstandingProtocol,
+    evaluate_understanding,
+)
+from tests.tiny_sound import spoken_tones, surroundings, tiny_sound_tokenizer
 
 PROTOCOL = UnderstandingProtocol(
     sets=(SetConfig(name="worlds", train=5, test=4),),
@@ -85,3 +95,55 @@ def test_the_command_measures_a_tokenizer(tmp_path: Path, capsys: pytest.Capture
     facts = json.loads(capsys.readouterr().out)
     assert any(name.startswith("magvit2-nano worlds, linear, digits") for name in facts)
     assert (tmp_path / "understanding_magvit2-nano.json").is_file()
+
+
+def test_sounds_are_compared_as_pictures_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sets = (SetConfig(name="fsdd"), SetConfig(name="esc10", train=2, test=2))
+    protocol = replace(PROTOCOL, sets=sets, kinds=("linear",), seeds=(0,), levels=2, fit=FitConfig(steps=40, lr=1e-2))
+    data = surroundings(spoken_tones(tmp_path))
+    result = evaluate_understanding(tiny_sound_tokenizer(), data, protocol, tmp_path / "kept", tmp_path)
+    found = result["sets"]["fsdd"]
+    ways = [(way["kind"], way["input"]) for way in found["overall"]]
+    per_kind = ["raw", TRANSFER_OF_SOUNDS, "decoded", "digits"]
+    assert ways == [("linear", each) for each in per_kind] + [(FEW, "digits"), (FEW_HIDDEN, "digits")]
+    assert {name: scores["classes"] for name, scores in found["attributes"].items()} == {
+        "digit": ["0", "1", "2"],
+        "speaker": ["ann", "bob"],
+    }
+    for scores in found["attributes"].values():
+        raw = scores["ways"][0]
+        assert raw["accuracy"]["mean"] > 0.8 > scores["chance"] and sum(map(sum, raw["confusion"])) == 6
+        assert set(raw["per_class"]) == set(scores["classes"])
+    assert result["sets"]["esc10"]["attributes"]["sound"]["classes"] == ["rumble", "whistle"]
+    assert read_result(tmp_path / "understanding.json")["protocol"]["levels"] == 2
+
+
+def test_tokenizers_and_sets_of_other_kinds_are_refused(tiny_tokenizer: VideoTokenizer, tmp_path: Path) -> None:
+    spoken = UnderstandingProtocol(sets=(SetConfig(name="fsdd"),))
+    with pytest.raises(UsageError, match=r"tokenizer of pictures, and sets of sounds .* \(fsdd\)"):
+        evaluate_understanding(tiny_tokenizer, None, spoken, tmp_path)
+    with pytest.raises(UsageError, match=r"tokenizer of sounds, and sets of pictures .* \(worlds\).*fsdd, esc10"):
+        evaluate_understanding(tiny_sound_tokenizer(), None, PROTOCOL, tmp_path)
+    with pytest.raises(UsageError, match="1 to 3 levels, got 4"):
+        evaluate_understanding(tiny_sound_tokenizer(), None, replace(spoken, levels=4), tmp_path)
+    with pytest.raises(UsageError, match=r"sets of sounds \(esc10\).*evaluate them apart"):
+        UnderstandingProtocol(sets=(SetConfig(name="worlds"), SetConfig(name="esc10")))
+    with pytest.raises(UsageError, match="no levels to choose, got 2"):
+        replace(PROTOCOL, levels=2)
+
+
+def test_the_command_takes_the_shipped_tokenizer_for_sounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = spoken_tones(tmp_path, digits=2, train=1)
+    arguments = ["eval", "understanding", "--data", str(data), "--sets", "fsdd", "--out", str(tmp_path), "--steps", "1"]
+    arguments += ["--kinds", "linear", "--inputs", "raw", "latents", "--seeds", "1", "--levels", "2", "--json"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 0
+    assert any(name.startswith("sound-nano fsdd, linear, latents") for name in json.loads(capsys.readouterr().out))
+    assert (tmp_path / "understanding_sound-nano.json").is_file()
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*arguments, "--model", "magvit2-nano"])
+    assert stopped.value.code != 0
+    assert "magvit2-nano is a tokenizer of pictures" in capsys.readouterr().err.replace("\n", " ")

@@ -136,7 +136,7 @@ def reproduce_semantics(
     train = Inputs(clips.train, tokenizers[LATER])
     shown = {RAW: clips.test}
     for name, tokenizer in tokenizers.items():
-        decoded_NTHWC = Inputs(clips.test, tokenizer, folder / "tokens").decoded_NTHWC
+        decoded_NTHWC = Inputs(clips.test, tokenizer, folder / "tokens").decoded
         shown[name] = LabelledClips(decoded_NTHWC, clips.test.labels, clips.test.items_N)
     store, rows = RowStore(folder / "rows.jsonl"), list[dict[str, Any]]()
     for number, seed in enumerate(scale.seeds, start=1):
