@@ -280,7 +280,8 @@ def _data_folder(name: str, data: Path | None) -> Path:
 
 
 def _entries(name: str, data: Path | None, split: str, count: int | None) -> list[Entry]:
-    entries = scan(_data_folder(name, data) / name, split=split)
+    data = _data_folder(name, data)
+    entries = scan(data / name, split=split)
     if not entries or any(entry.label is None for entry in entries):
         raise DataError(f"{data / name} needs labelled entries of split {split}; its table names neither, or not all")
     return [entries[number] for number in _alike([entry.label for entry in entries], count)]

@@ -31,6 +31,8 @@ CELL = (2, 2)
 BANDS = 64
 """Of the log-mel frames. Their windows are twice as long as what a token stands for, 40 ms at 50 tokens a second, and
 two begin at every position."""
+RANGE_DB = 40.0
+"""What is quieter than this under a sound's loudest counts as this: noise of a room or of a tokenizer, no part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +93,12 @@ class SoundFrontEnd:
     def positions(self, samples_NS: NDArray[np.float32]) -> Tensor:
         """Log-mel frames of every position [N, L, 2 BANDS], float32."""
         hop, rate_hz = self.tokenizer.config.hop, self.tokenizer.config.rate_hz
-        parts = [
+        parts = list[Tensor]()
+        for part_NS in self._whole(samples_NS).split(AT_ONCE):
             # The frame behind the last position is left out.
-            rearrange(log_mel(part_NS, 2 * hop, BANDS, rate_hz)[:, :-1], "n (l two) m -> n l (two m)", two=2)
-            for part_NS in self._whole(samples_NS).split(AT_ONCE)
-        ]
+            levels_NTM = log_mel(part_NS, 2 * hop, BANDS, rate_hz)[:, :-1]
+            levels_NTM = levels_NTM.maximum(levels_NTM.amax(dim=(1, 2), keepdim=True) - RANGE_DB / 20)
+            parts.append(rearrange(levels_NTM, "n (l two) m -> n l (two m)", two=2))
         return torch.cat(parts)
 
     def _whole(self, samples_NS: NDArray[np.float32]) -> Tensor:
