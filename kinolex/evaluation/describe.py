@@ -72,7 +72,7 @@ def describe_file(
     Raises:
         UsageError: no pictures wanted. KinolexError: of the media layer.
     """
-    kept, done = list[Tensor](), 0
+    kept, done, last = list[Tensor](), 0, None
     with VideoReader(source) as reader:
         total = reader.info.frames or sum(clip.num_frames for clip in reader)
         chosen = _chosen(total, spae, pictures)
@@ -81,6 +81,7 @@ def describe_file(
             kept += _squares(clip, here, spae)
             done, last = done + clip.num_frames, clip
             on_frames(done, total)
+    assert last is not None  # a reader gives at least one frame or raises
     # Where a file gives fewer frames than it says, its last one stands for those that are not there.
     kept += _squares(last, [-1] * (len(chosen) - len(kept)), spae)
     return _described(torch.stack(kept), chosen.clip(max=done - 1), spae)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kinolex.errors import UsageError
 from kinolex.evaluation.page import write_text
 from kinolex.evaluation.protocol import Hashed, check_fields, make_result, write_result
 from kinolex.evaluation.row_store import RowStore, row_key
@@ -69,7 +70,7 @@ class UnderstandingProtocol(Hashed):
     def __post_init__(self) -> None:
         inputs, kinds = set(self.inputs), set(self.kinds)
         needs = {
-            "sets": (self.sets, f"some of {', '.join(SETS)}"),
+            "sets": (self.sets, f"some of {', '.join((*PICTURES, *SOUNDS))}"),
             "kinds": (kinds and kinds <= set(KINDS), f"some of {', '.join(KINDS)}"),
             "inputs": (RAW in inputs <= set(INPUTS), f"{RAW}, which others are compared with, and any of {OTHERS}"),
             "seeds": (self.seeds, "at least one"),

@@ -32,7 +32,7 @@ BANDS = 64
 """Of the log-mel frames. Their windows are twice as long as what a token stands for, 40 ms at 50 tokens a second, and
 two begin at every position."""
 RANGE_DB = 40.0
-"""What is quieter than this under a sound's loudest counts as this: noise of a room or of a tokenizer, no part of it."""
+"""What is quieter than this under a sound's loudest counts as this: noise of a room or tokenizer, no part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
