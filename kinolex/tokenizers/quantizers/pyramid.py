@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -159,10 +160,10 @@ def positions(size: int, whole: int) -> list[int]:
 
 def _places(layer: tuple[int, int, int], grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     """Flat positions of a layer's tokens in raster order, and for each position of the grid that of its token."""
-    axes = [torch.tensor(positions(size, whole)) for size, whole in zip(layer, grid, strict=True)]
-    cells = [axis[torch.arange(whole) * len(axis) // whole] for axis, whole in zip(axes, grid, strict=True)]
-    flat = [
-        (along[0][:, None, None] * grid[1] + along[1][None, :, None]) * grid[2] + along[2][None, None, :]
-        for along in (axes, cells)
-    ]
-    return flat[0].flatten(), flat[1].flatten()
+    # In NumPy: arithmetic of tensors under the meta device, where checkpoints are checked, takes seconds to set up.
+    axes = [np.array(positions(size, whole)) for size, whole in zip(layer, grid, strict=True)]
+    cells = [axis[np.arange(whole) * len(axis) // whole] for axis, whole in zip(axes, grid, strict=True)]
+    of_tokens, of_positions = (
+        np.ravel_multi_index(np.ix_(*along), grid).astype(np.int64).flatten() for along in (axes, cells)
+    )
+    return torch.from_numpy(of_tokens), torch.from_numpy(of_positions)
