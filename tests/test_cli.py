@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,8 +14,6 @@ import pytest
 import torch
 
 from kinolex import checkpoint, cli, hub
-from kinolex.api import write_stream
-from kinolex.errors import MissingFile, UnsupportedMedia
 from kinolex.media import read, write, write_sound
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.tasks.video import TASK_NAMES, TASKS
@@ -584,26 +580,3 @@ def test_a_reader_that_leaves_early_is_no_error(model: str) -> None:
     command = f"{sys.executable} -m kinolex data --help | head -n 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stderr == ""
-
-
-def test_a_target_that_cannot_be_written_is_told_before_the_first_piece_is_made(tmp_path: Path) -> None:
-    def pieces() -> Iterator[Clip]:
-        raise AssertionError("a piece was made for a target that nothing can be written to")
-        yield
-
-    with pytest.raises(UnsupportedMedia, match=r"cannot write \.xyz"):
-        write_stream(pieces(), tmp_path / "out.xyz", None)
-    with pytest.raises(MissingFile):
-        write_stream(pieces(), tmp_path / "nowhere" / "out.mp4", None)
-
-
-def test_an_interrupt_while_the_commands_are_read_leaves_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "tyro.py").write_text("raise KeyboardInterrupt\n")  # as if the key was struck while tyro is read
-    ended = subprocess.run(
-        [sys.executable, "-m", "kinolex", "--version"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-    )
-    assert ended.returncode == 130
-    assert ended.stderr == "kinolex: interrupted; nothing was begun\n"

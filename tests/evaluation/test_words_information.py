@@ -12,8 +12,6 @@ import pytest
 import torch
 
 from kinolex import checkpoint, cli
-from kinolex.cli.common import changed_options
-from kinolex.cli.words import words
 from kinolex.data.pictures import Picture
 from kinolex.data.worlds.scene import COLOURS, SHAPES
 from kinolex.errors import ConfigError, DataError
@@ -135,10 +133,3 @@ def test_the_command_measures_pictures_in_files(spae: Spae, tmp_path: Path, caps
     top, first, _ = result["sets"]["things"]["layers"]
     assert top["bits"] == first["bits"] == 1.0 and top["p"] == first["p"] == 1 / 20
     assert {(word["word"], word["label"]) for word in first["strongest"]} == {("red", "night"), ("blue", "day")}
-
-
-def test_the_command_that_a_result_names_leaves_defaults_out() -> None:
-    assert changed_options(words, {"model": "spae-nano", "pictures": 500, "seed": 0}) == ""
-    assert changed_options(words, {"sets": ("a", "b"), "pictures": 9}) == " --sets a b --pictures 9"
-    with pytest.raises(SystemExit):
-        cli.main(["eval", "words", "--help"])

@@ -155,7 +155,7 @@ def test_recipes_that_cannot_work_are_refused(recipe: ProbeTrainConfig) -> None:
         replace(recipe, input="raw")
     with pytest.raises(ConfigError, match="esc10 is a set of sounds"):
         replace(recipe, set=SetConfig(name="esc10"))
-    with pytest.raises(ConfigError, match="at least one step"):
+    with pytest.raises(ConfigError, match="steps must be at least 1, got 0"):
         FitConfig(steps=0)
 
 
