@@ -71,13 +71,6 @@ def halton_ranks(grid: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(_halton_ranks(grid).copy())
 
 
-def frame_ranks(grid: tuple[int, int, int]) -> Tensor:
-    """Rank [t, h, w] of every position when frames fill up one after another, each of them evenly."""
-    time, height, width = grid
-    within_HW, first_T = halton_ranks((1, height, width))[0], torch.arange(time) * height * width
-    return first_T[:, None, None] + within_HW
-
-
 @lru_cache(maxsize=16)
 def _halton_ranks(grid: tuple[int, int, int]) -> NDArray[np.int64]:
     time, height, width = grid

@@ -489,7 +489,7 @@ def test_generate_refuses_in_one_line_what_it_cannot_do(
         (("--task", "video-to-sound", "--structure", video), "Tasks that have: --structure: stylisation"),
         (("--task", "text-to-both", "--text", "red"), "has no use for --from"),
         (("--settle-temperature", 1), "leave out --settle-temperature, or say --order surest"),
-        (("--order", "left"), "no order 'left'; choose one of even, frames, surest"),
+        (("--order", "left"), "no order 'left'; choose one of even, surest"),
         (("--task", "class", "--text", "red", "--put-back"), "no pixels that could be put back"),
         (("--size", 32, 32), "here the source has one"),
         (("--task", "free-form"), "that task needs one"),

@@ -52,3 +52,5 @@ def test_the_command_that_a_result_names_repeats_the_call_on_another_machine() -
     asked = usual | {"data": Path("/somewhere/data"), "model": "/home/me/words/", "sets": ("a", "b"), "pictures": 9}
     told = "kinolex eval words --data DIR --model words --sets a b --pictures 9"
     assert command_of("eval words", words, asked) == told
+    hub = usual | {"model": "somebody/words"}
+    assert command_of("eval words", words, hub) == "kinolex eval words --model somebody/words"

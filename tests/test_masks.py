@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kinolex.errors import UsageError
-from kinolex.masks import MAX_STEPS, SCHEDULES, frame_ranks, halton_ranks, hidden_counts, schedule_named
+from kinolex.masks import MAX_STEPS, SCHEDULES, halton_ranks, hidden_counts, schedule_named
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -50,12 +50,6 @@ def test_halton_ranks_name_every_position_once(grid: tuple[int, int, int]) -> No
     ranks = halton_ranks(grid)
     assert ranks.shape == grid and ranks.dtype == torch.int64
     assert torch.equal(ranks.flatten().sort().values, torch.arange(ranks.numel()))
-
-
-def test_frame_ranks_fill_one_frame_after_another_each_of_them_evenly() -> None:
-    ranks_thw = frame_ranks((3, 4, 5))
-    assert ranks_thw.flatten(1).sort().values.flatten().tolist() == list(range(60))
-    assert torch.equal(ranks_thw[1] - 20, halton_ranks((1, 4, 5))[0])
 
 
 def test_halton_ranks_of_a_plane_begin_as_the_sequence_does() -> None:

@@ -71,16 +71,19 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "worlds": data.worlds,
     },
     "eval": {
-        "reconstruction": into_folder(evaluation.reconstruction),
-        "rate-distortion": into_folder(evaluation.rate_distortion),
-        "generation": into_folder(evaluation.generation),
-        "words": into_folder(words.words),
-        "fewshot": into_folder(words.fewshot),
-        "drawing": into_folder(words.drawing),
-        "sound": into_folder(evaluation.sound),
-        "multimodal": into_folder(evaluation.multimodal),
-        "upscale": into_folder(super_resolution.evaluate),
-        "understanding": into_folder(understanding.understanding),
+        name: into_folder(command)
+        for name, command in {
+            "reconstruction": evaluation.reconstruction,
+            "rate-distortion": evaluation.rate_distortion,
+            "generation": evaluation.generation,
+            "words": words.words,
+            "fewshot": words.fewshot,
+            "drawing": words.drawing,
+            "sound": evaluation.sound,
+            "multimodal": evaluation.multimodal,
+            "upscale": super_resolution.evaluate,
+            "understanding": understanding.understanding,
+        }.items()
     },
 }
 

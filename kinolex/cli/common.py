@@ -99,8 +99,8 @@ def command_of(verb: str, function: Callable[..., None], options: Mapping[str, A
     Args:
         verb: after "kinolex".
         function: the command's own, for its defaults.
-        options: its arguments; folders and models are told by their last name, the data folder is DIR, and where
-            results go and on what they are made is left out.
+        options: its arguments; absolute paths are told by their last name, the data folder is DIR, and where results
+            go and on what they are made is left out.
     """
     words = ["kinolex", verb]
     for name, parameter in inspect.signature(function).parameters.items():
@@ -112,7 +112,8 @@ def command_of(verb: str, function: Callable[..., None], options: Mapping[str, A
         elif isinstance(value, tuple):
             words += [f"--{option}", *map(str, value)]
         else:
-            words += [f"--{option}", "DIR" if name == "data" else str(value).rstrip("/").rpartition("/")[2]]
+            folder = Path(str(value))
+            words += [f"--{option}", "DIR" if name == "data" else folder.name if folder.is_absolute() else str(value)]
     return " ".join(words)
 
 

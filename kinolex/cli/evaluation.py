@@ -141,7 +141,7 @@ def generation(
         captions: worlds asked for by caption alone, where the set is worlds.
         steps: passes of the network per window.
         schedule: how fast tokens are settled.
-        order: in which tokens are settled: even, frames, or surest.
+        order: in which tokens are settled: even, or surest.
         guidance: how strongly the tasks are followed.
         caption_guidance: how strongly captions are.
         seed: of everything drawn.

@@ -108,8 +108,7 @@ def generate(
         temperature: of drawing tokens, by default 1, of poet-world-nano 0.9; 0 takes the likeliest.
         top_k: draw among so many tokens only.
         top_p: draw among the likeliest tokens of this total probability only, by default 1, of poet-world-nano 0.95.
-        order: in which tokens are settled: even (the default), spread over the window; frames, one frame after another;
-            or surest, the surest first.
+        order: in which tokens are settled: even (the default), spread over the window; or surest, the surest first.
         settle_temperature: noise on which tokens are the surest, by default 4.5.
         guidance: how strongly task and words are followed; 0 is off, more doubles the work. By default 3 where words
             are given, but for masked tasks with pixels.
@@ -274,6 +273,4 @@ def _check_options(task: str, options: dict[str, Any]) -> None:
         names = ", ".join(name for group in unfit.values() for name in group)
         raise UsageError(f"{task} has no use for {names}; leave out what it has no use for. Tasks that have: {whose}")
     if options["settle_temperature"] is not None and options["order"] != "surest" and task in masked:
-        raise UsageError(
-            f"--order {options['order'] or 'even'} has no noise; leave out --settle-temperature, or say --order surest"
-        )
+        raise UsageError("an even order has no noise; leave out --settle-temperature, or say --order surest")

@@ -16,8 +16,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,9 @@ from kinolex.evaluation.fewshot import pixels_of, words_of_pixels
 from kinolex.evaluation.page import figure, image_data_uri, note, page, section, table, write_text
 from kinolex.evaluation.protocol import (
     COVERAGE,
-    FORMAT,
     Hashed,
     check_fields,
-    command_line,
-    commit,
-    hardware,
+    heading,
     summarise,
     write_result,
 )
@@ -288,15 +284,7 @@ def evaluate_drawing(
                 "episodes_hash": questions.hash,
                 "mean": summarise(rows, protocol) | {"error_over_copy": over_copy(rows, protocol)},
             }
-    result = {
-        "format": FORMAT,
-        "name": name,
-        "command": command or command_line(),
-        "commit": commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "hardware": hardware(),
-        "protocol": asdict(protocol),
-        "protocol_hash": protocol.hash,
+    result = heading(name, protocol, command) | {
         "words": prefix_lengths(spae.config)[protocol.layers - 1],
         "tasks": tasks,
     }

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,9 @@ from kinolex.errors import ConfigError
 from kinolex.evaluation.episodes import SETS, Episode, EpisodeList, episode_list
 from kinolex.evaluation.page import note, page, section, table, write_text
 from kinolex.evaluation.protocol import (
-    FORMAT,
     Hashed,
     check_fields,
-    command_line,
-    commit,
-    hardware,
+    heading,
     summarise,
     write_result,
 )
@@ -298,15 +294,7 @@ def evaluate_fewshot(
                 }
             if compared := few_against_most(rows_of, protocol):
                 few[f"{set_name} {ways}-way"] = compared
-    result = {
-        "format": FORMAT,
-        "name": name,
-        "command": command or command_line(),
-        "commit": commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "hardware": hardware(),
-        "protocol": asdict(protocol),
-        "protocol_hash": protocol.hash,
+    result = heading(name, protocol, command) | {
         "tasks": tasks,
         "few_words": few,
     }

@@ -159,11 +159,8 @@ def summarise(rows: Sequence[dict[str, Any]], protocol: Protocol) -> dict[str, d
     return means
 
 
-def make_result(
-    name: str, rows: Sequence[dict[str, Any]], protocol: Protocol, *, command: str | None = None
-) -> dict[str, Any]:
-    """A result in the one schema of results/*.json: where it comes from, the rows, their means, the worst clips."""
-    worst = sorted((row for row in rows if "psnr_db" in row), key=lambda row: row["psnr_db"])[:5]
+def heading(name: str, protocol: Protocol, command: str | None = None) -> dict[str, Any]:
+    """What every result begins with: where it comes from, and by which protocol."""
     return {
         "format": FORMAT,
         "name": name,
@@ -173,6 +170,15 @@ def make_result(
         "hardware": hardware(),
         "protocol": asdict(protocol),  # type: ignore[call-overload]  # protocols are dataclasses
         "protocol_hash": protocol.hash,
+    }
+
+
+def make_result(
+    name: str, rows: Sequence[dict[str, Any]], protocol: Protocol, *, command: str | None = None
+) -> dict[str, Any]:
+    """A result in the one schema of results/*.json: where it comes from, the rows, their means, the worst clips."""
+    worst = sorted((row for row in rows if "psnr_db" in row), key=lambda row: row["psnr_db"])[:5]
+    return heading(name, protocol, command) | {
         "n": len(rows),
         "mean": summarise(rows, protocol),
         "worst": [row["name"] for row in worst],

@@ -18,7 +18,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -29,12 +28,12 @@ import torch
 from numpy.typing import NDArray
 
 from kinolex.data.pictures import WORLDS, Picture, list_pictures, load_picture
-from kinolex.errors import ConfigError, DataError
+from kinolex.errors import DataError
 from kinolex.evaluation.describe import Described, describe, word_pictures
 from kinolex.evaluation.episodes import SETS
 from kinolex.evaluation.fewshot import words_of_pictures
 from kinolex.evaluation.page import Html, bars, note, page, section, table, write_text
-from kinolex.evaluation.protocol import FORMAT, Hashed, command_line, commit, hardware, write_result
+from kinolex.evaluation.protocol import Hashed, check_fields, heading, write_result
 from kinolex.metrics.information import Ids, entropy_bits, of_symbols, of_words, permutations
 from kinolex.tokenizers.spae import Spae, prefix_lengths
 from kinolex.types import Clip
@@ -67,10 +66,14 @@ class WordsProtocol(Hashed):
     version: int = 1
 
     def __post_init__(self) -> None:
-        if not self.sets or self.pictures < 2 * self.few or self.few < 1 or self.permutations < 1:
-            raise ConfigError(
-                f"information of words needs sets, {2 * self.few} pictures and a permutation at least, got {self}"
-            )
+        needs = {
+            "sets": (self.sets, f"folders of labelled pictures, or {WORLDS}"),
+            "few": (self.few >= 1, "at least 1"),
+            "pictures": (self.pictures >= 2 * self.few, f"at least {2 * self.few}"),
+            "permutations": (self.permutations >= 1, "at least 1"),
+            "seed": (self.seed >= 0, "at least 0"),
+        }
+        check_fields("information of words", self, needs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,16 +184,16 @@ def presence(ids_NL: Ids, vocabulary: int) -> NDArray[np.bool_]:
 
 
 def _spoken_for(present_N: NDArray[np.bool_], asked: Labelled) -> dict[str, Any]:
-    """The label in whose pictures a word is most often, and the share of those and of the others that have it."""
+    """The label that a word, or its absence, tells most apart, and the share of its and other pictures that have it."""
     of_label_K = np.bincount(asked.labels_N, minlength=len(asked.names))
     with_K = np.bincount(asked.labels_N[present_N], minlength=len(asked.names))
-    label = int((with_K / of_label_K).argmax())
-    others = (with_K.sum() - with_K[label]) / (of_label_K.sum() - of_label_K[label])
+    share_K, others_K = with_K / of_label_K, (with_K.sum() - with_K) / (of_label_K.sum() - of_label_K)
+    label = int(abs(share_K - others_K).argmax())
     return {
         "pictures": int(with_K.sum()),
         "label": asked.names[label],
-        "share_of_label": float(with_K[label] / of_label_K[label]),
-        "share_of_others": float(others),
+        "share_of_label": float(share_K[label]),
+        "share_of_others": float(others_K[label]),
     }
 
 
@@ -223,15 +226,7 @@ def evaluate_words(
             on_layer = None if on_layers is None else lambda k, done=done: on_layers(done + k, total)
             sets[key] = measure(ids_NL, lengths, spae.config.words, one, protocol, on_layer)
             done += 1 + depth
-    result = {
-        "format": FORMAT,
-        "name": name,
-        "command": command or command_line(),
-        "commit": commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "hardware": hardware(),
-        "protocol": asdict(protocol),
-        "protocol_hash": protocol.hash,
+    result = heading(name, protocol, command) | {
         "sets": sets,
     }
     write_result(out / f"{name}.json", result)

@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from kinolex.errors import ConfigError, UsageError
-from kinolex.masks import HIDDEN, frame_ranks, halton_ranks
+from kinolex.masks import HIDDEN, halton_ranks
 from kinolex.models.factors import join_ids, split_ids
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.sampling.parallel import FactorLogits, LogitsFn, ParallelConfig, guided, sample_parallel
@@ -29,12 +29,7 @@ from kinolex.tasks.words import GUIDANCE, word_ids
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Extent, Tokens
 
-ORDERS: dict[str, Callable[[tuple[int, int, int]], Tensor] | None] = {
-    "even": halton_ranks,
-    "frames": frame_ranks,
-    "surest": None,
-}
-"""Ranks of a window's tokens, lowest settled first; None where confidence decides."""
+ORDERS = ("even", "surest")
 OVERLAP = 2
 """Latent frames that a window takes over from the one before."""
 
@@ -54,8 +49,7 @@ class GenerateConfig:
     """Push away from what would be made of the same tokens without words or task; doubles the work. By default
     kinolex.tasks.words.GUIDANCE where words alone are given, and none where pixels are, which it harms."""
     order: str = "even"
-    """In which tokens are settled: "even", spread over the window by a Halton sequence, "frames", one frame after
-    another and evenly within, or "surest", as MAGVIT does."""
+    """In which tokens are settled: "even", spread over the window by a Halton sequence, or "surest", as MAGVIT does."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -204,7 +198,7 @@ class MaskedGenerator:
         """All ids of one window."""
         grid = (window_thw.shape[0], window_thw.shape[1], window_thw.shape[2])
         factors = self.config.factors
-        generator, ranks_of = torch.Generator().manual_seed(window_seed(config.seed, start)), ORDERS[config.order]
+        generator = torch.Generator().manual_seed(window_seed(config.seed, start))
         logits_fn = self.logits_fn(task, words_P, grid=grid, first=start == 0)
         if config.guidance:
             nothing = self.logits_fn(WITHOUT, torch.zeros_like(words_P), grid=grid, first=start == 0)
@@ -223,7 +217,7 @@ class MaskedGenerator:
             config.sampling,
             generator,
             fixed_L=fixed_thw.flatten(),
-            ranks_L=None if ranks_of is None else ranks_of(grid).flatten(),
+            ranks_L=halton_ranks(grid).flatten() if config.order == "even" else None,
             on_step=on_step,
         )
         ids_L = join_ids(filled_BLF[0], factors).cpu()

@@ -166,14 +166,6 @@ def test_an_even_order_settles_the_same_places_first_in_every_seed(tiny_generato
     assert 0 < int(shown[0].sum()) < 18
 
 
-def test_frames_are_settled_one_after_another_where_that_is_the_order(tiny_generator: MaskedGenerator) -> None:
-    shown: list[Tensor] = []
-    config = GenerateConfig(sampling=ParallelConfig(steps=3, schedule="uniform"), order="frames")
-    tiny_generator.generate(nothing_given(3), config, on_window=lambda n, total, ids: shown.append(ids == HIDDEN))
-    hidden_T = [[float(frame.float().mean()) for frame in ids_thw] for ids_thw in shown]
-    assert hidden_T == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
-
-
 def test_guidance_asks_a_second_time_without_task_and_words(tiny_generator: MaskedGenerator) -> None:
     sampling = ParallelConfig(steps=2, choice=Choice(temperature=0.0), settle_temperature=0.0)
     posed, tasks = given_first(3, 1, "class-prediction"), tiny_generator.config.tasks
