@@ -99,15 +99,20 @@ class ReconstructionProtocol(Hashed):
         return replace(self, features_sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest()), features_net
 
 
-class Protocol(typing.Protocol):
-    """What every protocol fixes; all its fields go into the result."""
+class Identified(typing.Protocol):
+    """A dataclass with a hash; all its fields go into the result."""
+
+    @property
+    def hash(self) -> str: ...
+
+
+class Protocol(Identified, typing.Protocol):
+    """What every protocol of rows fixes, whose means have intervals."""
 
     @property
     def seed(self) -> int: ...
     @property
     def bootstrap_draws(self) -> int: ...
-    @property
-    def hash(self) -> str: ...
 
 
 def select_entries(folder: str | Path, protocol: ReconstructionProtocol) -> list[Entry]:
@@ -159,7 +164,7 @@ def summarise(rows: Sequence[dict[str, Any]], protocol: Protocol) -> dict[str, d
     return means
 
 
-def heading(name: str, protocol: Protocol, command: str | None = None) -> dict[str, Any]:
+def heading(name: str, protocol: Identified, command: str | None = None) -> dict[str, Any]:
     """What every result begins with: where it comes from, and by which protocol."""
     return {
         "format": FORMAT,
