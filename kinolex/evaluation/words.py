@@ -188,7 +188,8 @@ def _spoken_for(present_N: NDArray[np.bool_], asked: Labelled) -> dict[str, Any]
     of_label_K = np.bincount(asked.labels_N, minlength=len(asked.names))
     with_K = np.bincount(asked.labels_N[present_N], minlength=len(asked.names))
     share_K, others_K = with_K / of_label_K, (with_K.sum() - with_K) / (of_label_K.sum() - of_label_K)
-    label = int(abs(share_K - others_K).argmax())
+    apart_K = share_K - others_K
+    label = int((abs(apart_K) + 1e-9 * apart_K).argmax())  # of two as far apart the one that has the word
     return {
         "pictures": int(with_K.sum()),
         "label": asked.names[label],

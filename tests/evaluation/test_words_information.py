@@ -75,9 +75,27 @@ def test_a_set_without_labels_to_tell_apart_is_refused(tmp_path: Path) -> None:
     things(tmp_path / "things", {"night": 12})
     with pytest.raises(DataError, match="12 labelled test pictures of 1 labels"):
         labelled_pictures(tmp_path, "things", SMALL)
-    for change in ({"sets": ()}, {"pictures": 9}, {"permutations": 0}):
-        with pytest.raises(ConfigError, match="information of words needs"):
+    for change, told in (
+        ({"sets": ()}, "sets must be folders of labelled pictures, or worlds, got none"),
+        ({"pictures": 9}, "pictures must be at least 10, got 9"),
+        ({"permutations": 0}, "permutations must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ):
+        with pytest.raises(ConfigError, match=told):
             replace(SMALL, **change)
+
+
+def test_a_word_that_all_others_have_is_named_with_the_label_that_lacks_it() -> None:
+    labels_N = np.arange(60) % 3
+    asked = Labelled(
+        tuple(Picture(name=str(n), label=None, told=()) for n in range(60)), ("ant", "bee", "cow"), labels_N
+    )
+    ids_NL = np.where(labels_N == 2, 0, 1)[:, None]  # word 0 in cows alone, word 1 in all but cows
+    first = measure(ids_NL, (1,), ("w0", "w1"), asked, SMALL)["layers"][1]
+    assert {(word["word"], word["label"], word["share_of_label"]) for word in first["strongest"]} == {
+        ("w0", "cow", 1.0),
+        ("w1", "cow", 0.0),
+    }
 
 
 def test_a_planted_word_is_named_with_its_label_and_its_layer() -> None:
