@@ -195,7 +195,10 @@ def drawing(
     model: str = "spae-nano",
     language_model: str = "text-nano",
     sets: tuple[str, ...] = (),
-    changes: tuple[str, ...] = ("denoise", "inpaint", "outpaint", "deblur", "brighten", "rotate", "shift"),
+    changes: tuple[str, ...] = (
+        *("denoise", "inpaint", "outpaint", "deblur", "brighten", "rotate", "shift"),
+        *("frame-prediction", "digit-from-condition"),
+    ),
     examples: int = 3,
     layers: int = 3,
     episodes: int = 50,
@@ -214,7 +217,8 @@ def drawing(
         language_model: that reads and writes the words: shipped name, folder, or hub repository of a causal model of
             which every word of the tokenizer is one id, as of the one that it was made for.
         sets: folders of pictures, or worlds; digits and worlds by default, worlds alone without data.
-        changes: of denoise, inpaint, outpaint, deblur, brighten, rotate, shift.
+        changes: of denoise, inpaint, outpaint, deblur, brighten, rotate, shift, frame-prediction (sets that move),
+            digit-from-condition (of digits).
         examples: pictures shown before and after.
         layers: of the pyramid, from the top: what is shown and written.
         episodes: of each set and change.
@@ -252,7 +256,8 @@ def drawing(
     facts = {
         f"{task} {key.replace('_', ' ')}": one["mean"][key]["mean"]
         for task, one in result["tasks"].items()
-        for key in ("made_success", "shuffled_success", "error_over_copy")
+        for key in ("made_success", "shuffled_success", "error_over_copy", "made_digit", "right_digit")
+        if key in one["mean"]
     }
     show(facts | {"page": str(out / f"{name}.html")}, json)
 

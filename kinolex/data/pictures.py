@@ -32,6 +32,8 @@ WORLD_SEEDS = {"train": 40_000_000, "test": 9_000_000}
 """First seed of the worlds of a split."""
 WORLD_FRAMES = 5
 """Of which the last is the picture."""
+LATER = 4
+"""Frames between a picture and the one that comes later."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLIP_FRAMES, CLIP_EVERY = 97, 16
 """Of a video so many frames are looked at, and every n-th is a picture."""
@@ -108,6 +110,28 @@ def load_picture(picture: Picture, side: int) -> NDArray[np.uint8]:
     else:
         clip = media.read(picture.entry.path)
     return square(clip, side).frames_TCHW[0].permute(1, 2, 0).numpy()
+
+
+def moves(picture: Picture) -> bool:
+    """Whether there is a later frame: of worlds and videos."""
+    return picture.seed is not None or (picture.entry is not None and picture.entry.kind == "video")
+
+
+def load_earlier_and_later(picture: Picture, side: int) -> NDArray[np.uint8]:
+    """Two frames (2, side, side, 3), LATER frames apart, of a picture that moves; of videos the first is the picture,
+    of worlds the second. Where a video ends before, its last frame is the second.
+
+    Raises:
+        DataError: a single picture. Others as kinolex.media.read.
+    """
+    if not moves(picture):
+        raise DataError(f"{picture.name} is a single picture; what comes later is asked of videos and worlds")
+    if picture.seed is None:
+        later = replace(picture, frame=picture.frame + LATER)
+        return np.stack([load_picture(one, side) for one in (picture, later)])
+    config = WorldConfig(frames=WORLD_FRAMES, height=side, width=side)
+    frames_THWC = render_frames_THWC(draw_scene(picture.seed, config), config)
+    return frames_THWC[[-1 - LATER, -1]]
 
 
 def square(clip: Clip, side: int) -> Clip:

@@ -114,20 +114,33 @@ def train_judges(data: str | Path, *, seed: int = 0, picture_steps: int = 500, s
     Raises:
         MissingFile, DataError: the collections are absent or damaged.
     """
-    images_NHW, labels_N = digit_pictures(data, "train")
-    pictures_N1HW = torch.from_numpy(images_NHW).float()[:, None] / 255
     spoken = digit_recordings(data, "train")
     spoken = spoken[:: max(1, len(spoken) // RECORDINGS)]
     spectra_NMT = torch.stack([_spectrum(one.word()) for one in spoken])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         picture, sound = PictureJudge(), SoundJudge()
-        _fit(picture, pictures_N1HW, torch.from_numpy(labels_N), picture_steps, seed, _as_written)
+        _learn_to_see(picture, data, picture_steps, seed)
         said_N = torch.tensor([one.digit for one in spoken])
         # What dropout leaves out must not depend on the other judge.
         torch.manual_seed(seed)
         _fit(sound, spectra_NMT[:, None], said_N, sound_steps, seed, _as_said)
     return Judges(picture.eval(), sound.eval())
+
+
+def train_picture_judge(data: str | Path, *, seed: int = 0, steps: int = 500) -> PictureJudge:
+    """The one of train_judges that sees; needs digits/ alone. Errors as train_judges."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        judge = PictureJudge()
+        _learn_to_see(judge, data, steps, seed)
+    return judge.eval()
+
+
+def _learn_to_see(judge: PictureJudge, data: str | Path, steps: int, seed: int) -> None:
+    images_NHW, labels_N = digit_pictures(data, "train")
+    pictures_N1HW = torch.from_numpy(images_NHW).float()[:, None] / 255
+    _fit(judge, pictures_N1HW, torch.from_numpy(labels_N), steps, seed, _as_written)
 
 
 def handwriting(clip: Clip) -> Tensor:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from kinolex import cli, hub
+from kinolex.data.pictures import DIGITS, WORLD_FRAMES
+from kinolex.data.worlds.render import render_frames_THWC
+from kinolex.data.worlds.scene import WorldConfig, draw_scene
 from kinolex.errors import ConfigError, DataError
 from kinolex.evaluation import drawing
+from kinolex.evaluation.digits import PictureJudge, train_picture_judge
 from kinolex.evaluation.drawing import (
     CHANGES,
+    DIGIT,
+    FRAME,
     DrawingProtocol,
+    Questions,
     apart,
     evaluate_change,
+    evaluate_digits,
     evaluate_drawing,
     judged,
     over_copy,
+    pictures_of,
     questions_of,
 )
 from kinolex.models.frozen_lm import FrozenLM
@@ -49,6 +60,10 @@ def spae() -> Spae:
     spae = Spae(tiny_spae_config(fold=8)).eval()
     spae.quantizer.set_codebook(codebook_from(torch.randn(4, 4)))
     return spae
+
+
+def worlds(protocol: DrawingProtocol) -> Questions:
+    return questions_of(pictures_of(None, "worlds"), "worlds", "rotate", protocol)
 
 
 def picture(value: float) -> Tensor:
@@ -91,7 +106,7 @@ def test_every_change_changes_a_picture_and_keeps_its_range(name: str) -> None:
 def test_the_right_words_decode_without_error_and_the_last_answer_is_no_success(
     lm: FrozenLM, spae: Spae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    questions = questions_of(None, "worlds", SMALL, spae.config.pixels[1])
+    questions = worlds(SMALL)
     dice, said = torch.Generator().manual_seed(0), list[list[list[str]]]()
 
     def words_of(_spae: Spae, pixels_BCHW: Tensor, _layers: int) -> list[list[str]]:
@@ -113,10 +128,10 @@ def test_the_right_words_decode_without_error_and_the_last_answer_is_no_success(
 
 
 def test_episodes_are_a_function_of_set_and_seed_and_do_not_show_what_they_ask() -> None:
-    first, again = (questions_of(None, "worlds", SMALL, 8) for _ in range(2))
-    assert first.hash == again.hash and torch.equal(first.pixels_BCHW, again.pixels_BCHW)
+    first, again = (worlds(SMALL) for _ in range(2))
+    assert first.hash == again.hash and first.pictures == again.pictures
     assert all(len(set(row)) == SMALL.examples + 1 for row in first.episodes_NK.tolist())
-    assert questions_of(None, "worlds", replace(SMALL, seed=1), 8).hash != first.hash
+    assert worlds(replace(SMALL, seed=1)).hash != first.hash
 
 
 def test_a_whole_evaluation_writes_figures_and_a_page_with_pictures(lm: FrozenLM, spae: Spae, tmp_path: Path) -> None:
@@ -155,8 +170,89 @@ def test_what_cannot_be_asked_is_refused() -> None:
         DrawingProtocol(seed=-1)
     with pytest.raises(ConfigError, match="episodes must be at least 2, got 1"):
         DrawingProtocol(episodes=1)
+    with pytest.raises(ConfigError, match="examples must be at least 1; of digit-from-condition 2 to 9, got 1"):
+        DrawingProtocol(examples=1)
     with pytest.raises(DataError, match="give --data"):
-        questions_of(None, "digits", DrawingProtocol(), 8)
+        pictures_of(None, "digits")
+    with pytest.raises(DataError, match="3 examples and a query need 4 pictures; few has 2"):
+        questions_of(pictures_of(None, "worlds")[:2], "few", "shift", DrawingProtocol())
+
+
+def test_questions_that_no_set_can_answer_are_refused(lm: FrozenLM, spae: Spae, tmp_path: Path) -> None:
+    protocol = replace(SMALL, changes=(DIGIT,))
+    with pytest.raises(DataError, match=r"digit-from-condition cannot be asked of worlds: .* needs digits"):
+        evaluate_drawing(lm, spae, None, protocol, tmp_path)
+
+
+def test_frame_prediction_shows_an_earlier_frame_and_asks_for_a_later_one(
+    lm: FrozenLM, spae: Spae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[Tensor]()
+
+    def words_of(_spae: Spae, pixels_BCHW: Tensor, _layers: int) -> list[list[str]]:
+        given.append(pixels_BCHW)
+        return [[*WORDS, WORDS[0]] for _ in pixels_BCHW]
+
+    monkeypatch.setattr(drawing, "words_of_pixels", words_of)
+    monkeypatch.setattr(drawing, "transform", lambda *_: [*WORDS, WORDS[0]])
+    questions = worlds(SMALL)
+    rows, shown = evaluate_change(lm, spae, questions, FRAME, SMALL)
+    assert len(rows) == SMALL.episodes and len(shown) == SMALL.episodes
+    earlier_BCHW, later_BCHW = given
+    side = spae.config.pixels[1]
+    for index, one in enumerate(questions.pictures):
+        config = WorldConfig(frames=WORLD_FRAMES, height=side, width=side)
+        frames_THWC = torch.from_numpy(render_frames_THWC(draw_scene(one.seed or 0, config), config))
+        for pixels_BCHW, frame in ((earlier_BCHW, 0), (later_BCHW, WORLD_FRAMES - 1)):
+            torch.testing.assert_close(pixels_BCHW[index], frames_THWC[frame].permute(2, 0, 1) / 127.5 - 1.0)
+    assert not torch.equal(earlier_BCHW, later_BCHW)
+
+
+def test_a_digit_that_is_asked_for_is_shown_but_not_last(
+    lm: FrozenLM, spae: Spae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "digits").mkdir()
+    images = np.random.default_rng(0).integers(0, 255, (20, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "digits" / "digits_test.npz", images=images, labels=np.arange(20) % 10)
+    protocol = replace(SMALL, changes=(DIGIT,), sets=("digits",), episodes=40, examples=4)
+    pictures = pictures_of(tmp_path, "digits")
+    questions = questions_of(pictures, "digits", DIGIT, protocol)
+    asked = list[tuple[list[str], str]]()
+    right = list[list[str]]()
+
+    def write(_lm: FrozenLM, _config: object, pairs: Sequence[tuple[str, list[str]]], wanted: str, _w: object) -> list:
+        asked.append(([label for label, _ in pairs], wanted))
+        found = [words for label, words in pairs if label == wanted]
+        right.extend(found)
+        return found[0] if found else pairs[-1][1]
+
+    def words_of(_spae: Spae, pixels_BCHW: Tensor, _layers: int) -> list[list[str]]:
+        dice = np.random.default_rng(1)
+        return [[WORDS[index] for index in dice.integers(len(WORDS), size=5)] for _ in pixels_BCHW]
+
+    monkeypatch.setattr(drawing, "words_of_pixels", words_of)
+    monkeypatch.setattr(drawing, "draw", write)
+    torch.manual_seed(0)
+    rows, _ = evaluate_digits(lm, spae, questions, PictureJudge().eval(), protocol)
+    for labels, wanted in asked[::2]:
+        assert len(set(labels)) == 4 and wanted in labels[:-1]
+    for labels, wanted in asked[1::2]:  # shuffled
+        assert wanted in DIGITS and wanted not in labels
+    assert len(right) == 40
+    assert all(row["made_success"] == 1.0 and row["made_words"] == 1.0 for row in rows)
+    assert all(row["made_digit"] == row["right_digit"] and "unchanged_success" not in row for row in rows)
+    assert np.mean([row["shuffled_success"] for row in rows]) < 0.2
+    assert questions_of(pictures, "digits", DIGIT, protocol).hash == questions.hash
+
+
+def test_the_judge_sees_what_words_of_real_digits_show(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "draw", lambda _lm, _config, pairs, _wanted, _writing: pairs[-1][1])
+    spae, _ = hub.load_spae("spae-nano")
+    protocol = DrawingProtocol(sets=("digits",), changes=(DIGIT,), layers=len(spae.config.layers), episodes=20)
+    questions = questions_of(pictures_of(data_dir, "digits"), "digits", DIGIT, protocol)
+    rows, _ = evaluate_digits(hub.load_lm("text-nano"), spae, questions, train_picture_judge(data_dir), protocol)
+    assert np.mean([row["right_digit"] for row in rows]) > 0.7
+    assert np.mean([row["made_digit"] for row in rows]) == np.mean([row["copy_digit"] for row in rows]) < 0.3
 
 
 @pytest.mark.parametrize("command", ["fewshot", "drawing"])
