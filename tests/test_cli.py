@@ -420,13 +420,13 @@ def test_a_device_that_is_not_there_is_no_traceback(
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("arguments", [("ask", "x"), ("eval", "ask", "--out", "o"), ("data", "ask")])
+@pytest.mark.parametrize("arguments", [("beg", "x"), ("eval", "beg", "--out", "o"), ("data", "beg")])
 def test_a_command_that_is_not_there_is_told_which_are(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2
     printed = capsys.readouterr().err
-    assert "no command ask; there are " in printed and printed.count("\n") == 1
+    assert "no command beg; there are " in printed and printed.count("\n") == 1
 
 
 @pytest.fixture

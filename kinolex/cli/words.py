@@ -1,4 +1,4 @@
-"""Pictures as words: describe, eval words, eval fewshot, and eval drawing."""
+"""Pictures as words: describe, ask, and eval words, fewshot, questions and drawing."""
 
 from __future__ import annotations
 
@@ -53,6 +53,62 @@ def describe(
         print(to_json([[layer.ravel().tolist() for layer in one.layers[:layers]] for one in described]))
     else:
         print(as_text(described, layers=layers), end="")
+
+
+def ask(
+    source: Source,
+    shown: tuple[str, ...] = (),
+    question: str = "",
+    model: str = "spae-nano",
+    language_model: str = "text-nano",
+    layers: int = 1,
+    repeats: int = 0,
+    prompt: bool = False,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """What a frozen language model says of a picture, after some that are shown with an answer.
+
+    Example: kinolex ask in.jpg --shown seven.png=seven three.png=three
+
+    Args:
+        source: an image or a video, of which the middle frame is looked at.
+        shown: FILE=ANSWER each: labels, captions, or answers to the question.
+        question: asked of every picture, such as "is it even?"; without one the answers say what is shown.
+        model: a word tokenizer: shipped name, folder, or hub repository.
+        language_model: that reads the words: shipped name, folder, or hub repository of any causal model.
+        layers: of the pyramid, from the top, whose words are read.
+        repeats: times that what is shown is shown again.
+        prompt: print what the model reads, too.
+        device: cpu, cuda, cuda:1, mps.
+        json: print answer, probabilities and prompt as JSON.
+    """
+    check_device(device)
+    from dataclasses import asdict
+
+    from kinolex.cli.common import to_json
+    from kinolex.errors import UsageError
+    from kinolex.evaluation.questions import ask_about
+
+    pairs = [one.partition("=") for one in shown]
+    if not pairs or not all(file and answer for file, _, answer in pairs):
+        raise UsageError(f"--shown takes FILE=ANSWER, once or more, as in seven.png=seven; got {' '.join(shown)!r}")
+    spae, _, lm = _words_and_reader(model, language_model, device)
+    answered = ask_about(
+        lm,
+        spae,
+        source,
+        [(file, answer) for file, _, answer in pairs],
+        question=question,
+        layers=layers,
+        repeats=repeats,
+    )
+    if json:
+        print(to_json(asdict(answered)))
+        return
+    if prompt:
+        print(answered.prompt, end="\n\n")
+    show({"answer": answered.answer} | {f"  {name}": f"{share:.2f}" for name, share in answered.among.items()}, False)
 
 
 def words(
@@ -185,6 +241,78 @@ def fewshot(
         for task, one in result["few_words"].items()
         for key in ("open", "among")
         if key in one
+    }
+    show(facts | {"page": str(out / f"{name}.html")}, json)
+
+
+def questions(
+    data: Path | None = None,
+    out: Path = Path("out/eval"),
+    model: str = "spae-nano",
+    language_model: str = "text-nano",
+    sets: tuple[str, ...] = (),
+    captions: tuple[str, ...] = (),
+    shots: int = 1,
+    examples: int = 4,
+    layers: int = 1,
+    episodes: int = 200,
+    seed: int = 0,
+    device: str = "cpu",
+    json: bool = False,
+) -> None:
+    """Questions about pictures and captions for them, in context, to a frozen language model that reads their words.
+
+    Example: kinolex eval questions --data DATA --sets digits --captions cifar10 --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set; worlds alone need none.
+        out: gets a JSON file and a page.
+        model: a word tokenizer: shipped name, folder, or hub repository.
+        language_model: that reads the words: shipped name, folder, or hub repository of any causal model.
+        sets: of digits, cifar10, worlds, that questions are asked of; all by default, worlds alone without data.
+        captions: sets whose pictures are captioned, also of your own captions; as sets where neither is given.
+        shots: pictures shown of each answer.
+        examples: pictures shown with captions.
+        layers: of the pyramid, from the top, whose words are read.
+        episodes: of each question and set.
+        seed: of the pictures.
+        device: cpu, cuda, cuda:1, mps.
+        json: print the figures as JSON.
+    """
+    options = dict(locals())
+    check_device(device)
+    from kinolex.evaluation.questions import QUESTIONS, QuestionsProtocol, evaluate_questions
+
+    spae, fingerprint, lm = _words_and_reader(model, language_model, device)
+    usual = ("worlds",) if data is None else tuple(QUESTIONS)
+    protocol = QuestionsProtocol(
+        sets=sets or (() if captions else usual),
+        captions=captions or (() if sets else usual),
+        shots=shots,
+        examples=examples,
+        layers=layers,
+        episodes=episodes,
+        seed=seed,
+        language_model=lm.fingerprint,
+        tokenizer=fingerprint,
+    )
+    name = f"questions_{Path(model).name}" + _unless_usual(language_model)
+    with frames_bar("questions", "answers") as bar:
+        result = evaluate_questions(
+            lm,
+            spae,
+            data,
+            protocol,
+            out,
+            name=name,
+            command=command_of("eval questions", questions, options),
+            on_episodes=bar,
+        )
+    facts = {
+        f"{task} {key}": one["mean"][key]["mean"]
+        for task, one in result["tasks"].items()
+        for key in ("open", "among", "shuffled_among", "neighbour", "chance", "made_f1", "shuffled_f1", "copy_f1")
+        if key in one["mean"]
     }
     show(facts | {"page": str(out / f"{name}.html")}, json)
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,8 @@ class EpisodeList:
     seed: int
     pictures: tuple[Picture, ...]
     episodes: tuple[Episode, ...]
+    question: str = ""
+    """About every picture, to which labels are the answers; empty: what it shows."""
 
     @property
     def hash(self) -> str:
@@ -89,6 +91,8 @@ def episode_list(
     seed: int = 0,
     count: int = EPISODES,
     part: tuple[int, int] = (0, 1),
+    question: str = "",
+    answer: Callable[[Picture], str | None] = lambda picture: picture.label,
 ) -> EpisodeList:
     """The list of a set.
 
@@ -99,6 +103,8 @@ def episode_list(
         shots: pictures shown of each (inner shots).
         count: questions; a shorter list is the beginning of a longer one.
         part: (k, n) takes every n-th picture of a label, from the k-th on: lists of other k show and ask others.
+        question: about every picture.
+        answer: to it, which stands for the label; pictures without one are left out.
 
     Raises:
         UsageError: another set, fewer than 2 ways, no shots, or a part that there is not.
@@ -113,10 +119,10 @@ def episode_list(
     if data is None and name != "worlds":
         raise DataError(f"episodes of {name} need the data folder; give --data")
     folder = data or Path()
-    asked = _labelled(list_pictures(folder, name, "test", worlds=WORLDS))
+    asked = _labelled(list_pictures(folder, name, "test", worlds=WORLDS), answer)
     shown = asked
     if name in SUPPORT_FROM:
-        shown = _labelled(list_pictures(folder, name, SUPPORT_FROM[name]))
+        shown = _labelled(list_pictures(folder, name, SUPPORT_FROM[name]), answer)
     apart = shown is not asked
     pictures = (*asked, *shown) if apart else tuple(asked)
     query_of = _by_label(pictures[: len(asked)], 0, part)
@@ -125,9 +131,9 @@ def episode_list(
     labels = sorted(label for label in query_of if len(support_of.get(label, ())) >= need)
     if len(labels) < ways:
         raise DataError(f"{ways}-way questions need so many labels with {need} pictures; {name} has {len(labels)}")
-    dice = np.random.default_rng([zlib.crc32(name.encode()), ways, shots, seed])
+    dice = np.random.default_rng([zlib.crc32((name + question).encode()), ways, shots, seed])
     episodes = tuple(_draw(dice, labels, ways, shots, support_of, query_of) for _ in range(count))
-    return EpisodeList(name, ways, shots, seed, pictures, episodes)
+    return EpisodeList(name, ways, shots, seed, pictures, episodes, question)
 
 
 def _draw(
@@ -149,8 +155,9 @@ def _draw(
     return Episode(tuple(chosen), tuple(rounds), query, answer)
 
 
-def _labelled(pictures: Sequence[Picture]) -> list[Picture]:
-    return [picture for picture in pictures if picture.label is not None]
+def _labelled(pictures: Sequence[Picture], answer: Callable[[Picture], str | None]) -> list[Picture]:
+    answered = [replace(picture, label=answer(picture)) for picture in pictures]
+    return [picture for picture in answered if picture.label is not None]
 
 
 def _by_label(pictures: Sequence[Picture], start: int, part: tuple[int, int]) -> dict[str, list[int]]:

@@ -141,11 +141,19 @@ def answers(
     return found
 
 
-def question(episode: Episode, words: WordsOf, pictures: Sequence[Picture], protocol: FewShotProtocol) -> str:
+def question(episode: Episode, words: WordsOf, questions: EpisodeList, protocol: FewShotProtocol) -> str:
     """The prompt of an episode, given the words of every picture of its list."""
-    shown = [Example(tuple(words[index]), pictures[index].label or "") for index in episode.support]
-    labels = episode.labels if protocol.induction else ()
-    return prompts.classification(shown, words[episode.query], labels=labels, repeats=protocol.repeats)
+    shown = [
+        Example(tuple(words[index]), questions.pictures[index].label or "", questions.question)
+        for index in episode.support
+    ]
+    return prompts.classification(
+        shown,
+        words[episode.query],
+        labels=episode.labels if protocol.induction else (),
+        repeats=protocol.repeats,
+        query_question=questions.question,
+    )
 
 
 def ask(
@@ -162,7 +170,7 @@ def ask(
         store: keeps answers; what the same model was asked before is not asked again.
     """
     episodes, store = questions.episodes, RowStore() if store is None else store
-    asked = [(question(episode, words, questions.pictures, protocol), episode.labels) for episode in episodes]
+    asked = [(question(episode, words, questions, protocol), episode.labels) for episode in episodes]
     key = row_key(protocol.version, lm.fingerprint, asked)
     if (kept := store.get(key)) is None:
         kept = store.put(key, {"answers": answers(lm, asked, on_answer)})

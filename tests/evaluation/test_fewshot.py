@@ -159,11 +159,11 @@ def test_what_a_model_was_asked_before_is_not_asked_again(
 def test_the_prompt_shows_labels_words_and_repeats(questions: EpisodeList) -> None:
     episode = questions.episodes[0]
     words = [(f"w{index}",) for index in range(len(questions.pictures))]
-    text = question(episode, words, questions.pictures, FewShotProtocol(shots=2, repeats=1))
+    text = question(episode, words, questions, FewShotProtocol(shots=2, repeats=1))
     assert text.startswith("For each of the following input output pairs, output is one of ['" + episode.labels[0])
     assert text.count("Output:") == 2 * 10 + 1
     assert text.endswith(f"###\nInput: < w{episode.query} >\nOutput:")
-    plain = question(episode, words, questions.pictures, FewShotProtocol(shots=2, induction=False))
+    plain = question(episode, words, questions, FewShotProtocol(shots=2, induction=False))
     assert plain.startswith("###\n")
 
 

@@ -231,7 +231,7 @@ def measured(
                 near = [neighbour(episode, of_picture, questions.pictures) for episode in questions.episodes]
                 each[arm][OPEN].append(float(hits[:, 0].mean()))
                 each[arm][NEIGHBOUR].append(float(np.mean(near)))
-                first = question(questions.episodes[0], of_picture, questions.pictures, scale.questions)
+                first = question(questions.episodes[0], of_picture, questions, scale.questions)
                 prompts.setdefault(arm, first)
     for arm in ARMS:
         mean = float(np.mean([*figures[arm].values()]))
