@@ -26,12 +26,9 @@ from torch import Tensor
 from benchmarks._progress import steps
 from kinolex import hub
 from kinolex.data.pictures import list_pictures, load_picture
-from kinolex.evaluation.describe import describe
 from kinolex.evaluation.episodes import episode_list
 from kinolex.evaluation.fewshot import (
-    ROWS,
     FewShotProtocol,
-    answers,
     question,
     used_pictures,
     words_of_pictures,
@@ -40,6 +37,8 @@ from kinolex.evaluation.protocol import commit, hardware
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.spae import prefix_lengths
 from kinolex.types import Clip
+from kinolex.understanding import describe
+from kinolex.understanding.asking import ROWS, answers
 
 OUT = Path(__file__).with_suffix(".json")
 CACHED, ANEW = "prompts read once", "prompts read anew"
@@ -142,9 +141,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     questions: dict[int, Questions] = {}
     for length in (ends[layers - 1] for layers in arguments.layers):
         words = {index: row[:length] for index, row in zip(used, spelled, strict=True)}
-        questions[length] = [
-            (question(one, words, episodes.pictures, protocol), one.labels) for one in episodes.episodes
-        ]
+        questions[length] = [(question(one, words, episodes, protocol), one.labels) for one in episodes.episodes]
     ways = {CACHED: answers, ANEW: answers_anew}
     describing: dict[int, list[float]] = {lines: [] for lines in clips}
     seconds: dict[int, dict[str, list[float]]] = {length: {name: [] for name in ways} for length in questions}

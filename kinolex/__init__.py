@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kinolex.hub import load, push
     from kinolex.media import read, write
     from kinolex.types import Clip, Extent, Sound, Tokens
-    from kinolex.understanding import classify
+    from kinolex.understanding import ask, classify, describe
 
 __version__ = "0.1.0"
 
@@ -36,10 +36,12 @@ __all__ = [
     "Tokens",
     "Wish",
     "__version__",
+    "ask",
     "classify",
     "compress",
     "decompress",
     "decompress_tokens",
+    "describe",
     "errors",
     "generate",
     "load",
@@ -59,10 +61,12 @@ _HOMES = {
     "Sound": "kinolex.types",
     "Tokens": "kinolex.types",
     "Wish": "kinolex.generation",
+    "ask": "kinolex.understanding",
     "classify": "kinolex.understanding",
     "compress": "kinolex.compression",
     "decompress": "kinolex.compression",
     "decompress_tokens": "kinolex.compression",
+    "describe": "kinolex.understanding",
     "generate": "kinolex.generation",
     "load": "kinolex.hub",
     "load_generator": "kinolex.generation",

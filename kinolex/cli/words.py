@@ -36,8 +36,9 @@ def describe(
     from kinolex.api import refuse_same
     from kinolex.cli.common import to_json
     from kinolex.errors import UsageError
-    from kinolex.evaluation.describe import as_text, describe_file, describe_page, layers_to_show
+    from kinolex.evaluation.describe import as_text, describe_page, layers_to_show
     from kinolex.evaluation.page import write_text
+    from kinolex.understanding.words import describe as find_words
 
     if out is not None:
         refuse_same(source, out)
@@ -46,7 +47,7 @@ def describe(
     spae, _ = hub.load_spae(model)
     layers = layers_to_show(spae, layers)
     with frames_bar(source.name, after_s=2.0) as bar:
-        described = describe_file(source, spae.to(device), pictures=pictures, on_frames=bar)
+        described = find_words(source, spae.to(device), pictures=pictures, on_frames=bar)
     if out is not None:
         write_text(out, describe_page(described, source.name))
     if json:
@@ -88,18 +89,18 @@ def ask(
 
     from kinolex.cli.common import to_json
     from kinolex.errors import UsageError
-    from kinolex.evaluation.questions import ask_about
+    from kinolex.understanding.asking import ask as put
 
     pairs = [one.partition("=") for one in shown]
     if not pairs or not all(file and answer for file, _, answer in pairs):
         raise UsageError(f"--shown takes FILE=ANSWER, once or more, as in seven.png=seven; got {' '.join(shown)!r}")
     spae, _, lm = _words_and_reader(model, language_model, device)
-    answered = ask_about(
-        lm,
-        spae,
+    answered = put(
         source,
         [(file, answer) for file, _, answer in pairs],
         question=question,
+        model=spae,
+        language_model=lm,
         layers=layers,
         repeats=repeats,
     )

@@ -11,13 +11,13 @@ from einops import rearrange
 
 from kinolex.data.worlds import asked_of, judge_each
 from kinolex.errors import UsageError
-from kinolex.evaluation.describe import LAYERS, describe, word_pictures
+from kinolex.evaluation.describe import LAYERS, word_pictures
 from kinolex.evaluation.page import Strong, figure, file_data_uri, image_data_uri, note, table
 from kinolex.generation.multimodal import USUAL, MultimodalGenerator, Request, make_of
 from kinolex.media import write
 from kinolex.tokenizers.spae import Spae
 from kinolex.types import Clip
-from kinolex.understanding import Classifier, classify
+from kinolex.understanding import Classifier, classify, describe
 
 ACTIONS = "probe-weizmann-nano"
 """Of what people do: the probe for videos that are no worlds."""

@@ -38,9 +38,8 @@ from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tasks import prompts
 from kinolex.tasks.prompts import Example
 from kinolex.tokenizers.spae import Spae, prefix_lengths
+from kinolex.understanding.asking import answers
 
-ROWS = 16
-"""Prompts that the language model reads at once."""
 PICTURES = 32
 """Pictures that are turned into words at once."""
 FEW_WORDS = 5
@@ -113,32 +112,6 @@ def words_of_pixels(spae: Spae, pixels_BCHW: Tensor, layers: int) -> list[list[s
 def used_pictures(questions: EpisodeList) -> list[int]:
     """Indices of the pictures that a list shows or asks about."""
     return sorted({index for episode in questions.episodes for index in (*episode.support, episode.query)})
-
-
-def answers(
-    lm: FrozenLM, questions: Sequence[tuple[str, Sequence[str]]], on_answer: Callable[[int], None] | None = None
-) -> list[tuple[str, str]]:
-    """What a language model answers.
-
-    Args:
-        questions: (prompt, labels) each.
-
-    Returns:
-        For each (what it writes up to the end of the line, the label it finds likeliest).
-    """
-    end = lm.encode("\n")
-    room = 2 + max((len(lm.encode(f" {label}")) for _, labels in questions for label in labels), default=0)
-    found: list[tuple[str, str]] = []
-    for at in range(0, len(questions), ROWS):
-        some = questions[at : at + ROWS]
-        prefix = lm.read([lm.encode(prompt) for prompt, _ in some])
-        written = lm.generate(prefix, room, stop=set(end))
-        weighed = lm.score(prefix, [[lm.encode(f" {label}") + end for label in labels] for _, labels in some])
-        for ids, scores, (_, labels) in zip(written, weighed, some, strict=True):
-            found.append((lm.decode(ids).strip(), labels[int(scores.argmax())]))
-        if on_answer:
-            on_answer(len(found))
-    return found
 
 
 def question(episode: Episode, words: WordsOf, questions: EpisodeList, protocol: FewShotProtocol) -> str:

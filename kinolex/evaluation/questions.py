@@ -19,16 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from kinolex.data.pictures import DIGITS, WORLDS, Picture, list_pictures, words_of
-from kinolex.errors import DataError, UsageError
-from kinolex.evaluation.describe import describe_file
+from kinolex.errors import DataError
 from kinolex.evaluation.episodes import EpisodeList, episode_list
 from kinolex.evaluation.fewshot import (
     FewShotProtocol,
     OnEpisodes,
-    answers,
     evaluate_list,
     used_pictures,
     words_of_pictures,
@@ -40,6 +37,7 @@ from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tasks import prompts
 from kinolex.tasks.prompts import Example
 from kinolex.tokenizers.spae import Spae, prefix_lengths
+from kinolex.understanding.asking import check_layers
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 """Of cifar10."""
@@ -169,7 +167,7 @@ def evaluate_captions(
     used, places = np.unique(chosen_NK, return_inverse=True)
     words = words_of_pictures(spae, [told[index] for index in used], protocol.layers)
     said = [captions[index] for index in used]
-    rows_NK = places.reshape(chosen_NK.shape).tolist()
+    rows_NK: list[list[int]] = places.reshape(chosen_NK.shape).tolist()
 
     def prompt(shown: Sequence[int], query: int) -> str:
         return prompts.captioning([Example(tuple(words[index]), said[index]) for index in shown], words[query])
@@ -236,7 +234,7 @@ def evaluate_questions(
         MissingFile, DataError: a set is not there. UsageError: prompts longer than the model reads, or more layers than
         the tokenizer has.
     """
-    _check_layers(spae, protocol.layers)
+    check_layers(spae, protocol.layers)
     lists = [question_list(data, one, asked, protocol) for one in protocol.sets for asked in QUESTIONS[one]]
     if data is None and set(protocol.captions) - {WORLDS}:
         raise DataError(f"captions of {', '.join(protocol.captions)} need the data folder; give --data")
@@ -248,8 +246,12 @@ def evaluate_questions(
     store, done = RowStore(out / f"{name}_answers.jsonl"), 0
     tasks, shown = dict[str, Any](), dict[str, list[tuple[str, str]]]()
 
-    def on_more(done: int) -> Callable[[int], None] | None:
-        return None if on_episodes is None else lambda count: on_episodes(done + count, total)
+    def on_more(done: int) -> Callable[[int], None]:
+        def on_count(count: int) -> None:
+            if on_episodes is not None:
+                on_episodes(done + count, total)
+
+        return on_count
 
     for questions in lists:
         used = used_pictures(questions)
@@ -311,63 +313,3 @@ def questions_page(result: Mapping[str, Any], shown: Mapping[str, Sequence[tuple
 
 def _percent(value: Mapping[str, float]) -> str:
     return f"{100 * value['mean']:.1f} ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What a language model says of a picture."""
-
-    answer: str
-    """As written."""
-    among: dict[str, float]
-    """Probability of each answer that was shown, among these; the likeliest first."""
-    prompt: str
-
-
-def ask_about(
-    lm: FrozenLM,
-    spae: Spae,
-    source: str | Path,
-    shown: Sequence[tuple[str | Path, str]],
-    *,
-    question: str = "",
-    layers: int = 1,
-    repeats: int = 0,
-) -> Answered:
-    """What is said of a picture, after some that are shown with an answer.
-
-    Args:
-        source: an image, or a video, of which the middle frame is looked at.
-        shown: (file, answer) each; the answers are labels, captions, or answers to the question.
-        question: asked of every picture; empty: what it shows.
-        layers: of the pyramid, from the top, whose words are read.
-        repeats: times that the examples are shown again.
-
-    Raises:
-        UsageError: nothing shown, an answer that is empty or more than a line, more layers than there are, or a prompt
-        that is longer than the model reads. KinolexError: of the media layer.
-    """
-    _check_layers(spae, layers)
-    for file, said in shown:
-        if not said.strip() or "\n" in said:
-            raise UsageError(f"{file} is shown with the answer {said!r}; give one line with a word or more")
-    examples = [Example(_words(file, spae, layers), said.strip(), question) for file, said in shown]
-    prompt = prompts.classification(examples, _words(source, spae, layers), repeats=repeats, query_question=question)
-    labels = list(dict.fromkeys(example.answer for example in examples))
-    ((written, _),) = answers(lm, [(prompt, labels)])
-    end = lm.encode("\n")
-    (scores,) = lm.score(lm.read([lm.encode(prompt)]), [[lm.encode(f" {label}") + end for label in labels]])
-    shares = torch.as_tensor(scores).double().softmax(dim=0).tolist()
-    ranked = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
-    return Answered(answer=written, among=dict(ranked), prompt=prompt)
-
-
-def _words(source: str | Path, spae: Spae, layers: int) -> tuple[str, ...]:
-    (described,) = describe_file(source, spae, pictures=1)
-    return tuple(str(word) for layer in described.layers[:layers] for word in layer.ravel())
-
-
-def _check_layers(spae: Spae, layers: int) -> None:
-    there = len(spae.config.layers)
-    if not 1 <= layers <= there:
-        raise UsageError(f"this tokenizer has {there} layers, not {layers}; ask for 1 to {there} of them")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from kinolex.data.pictures import WORLDS, Picture, list_pictures, load_picture
 from kinolex.errors import DataError
-from kinolex.evaluation.describe import Described, describe, word_pictures
+from kinolex.evaluation.describe import word_pictures
 from kinolex.evaluation.episodes import SETS
 from kinolex.evaluation.fewshot import words_of_pictures
 from kinolex.evaluation.page import Html, bars, note, page, section, table, write_text
@@ -37,6 +37,7 @@ from kinolex.evaluation.protocol import Hashed, check_fields, heading, write_res
 from kinolex.metrics.information import Ids, entropy_bits, of_symbols, of_words, permutations
 from kinolex.tokenizers.spae import Spae, prefix_lengths
 from kinolex.types import Clip
+from kinolex.understanding import Described, describe
 
 FEW = 5
 """Pictures of a label, at least, for it to stand alone."""

@@ -16,11 +16,12 @@ from kinolex import checkpoint, media
 from kinolex.cli import main
 from kinolex.cli.common import frames_bar
 from kinolex.errors import UsageError
-from kinolex.evaluation.describe import as_text, describe, describe_file, describe_page
+from kinolex.evaluation.describe import as_text, describe_page
 from kinolex.evaluation.page import write_text
 from kinolex.media import VideoReader, read, write
 from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
 from kinolex.types import Clip
+from kinolex.understanding import describe
 from tests.tiny_spae import tiny_spae_config
 
 CONFIG = tiny_spae_config(("red", "blue", "star", "ring", "<b>"), layers=((1, 1, 1), (1, 2, 2), (1, 4, 4)))
@@ -145,7 +146,7 @@ def test_a_file_is_described_as_its_clip_is_and_only_the_chosen_frames_are_kept(
         spae = model_of(config)
         whole = describe(read(shown[1]), spae, pictures=3)
         monkeypatch.setattr(media, "read", None)
-        piecewise = describe_file(shown[1], spae, pictures=3, on_frames=lambda *done: seen.append(done))
+        piecewise = describe(shown[1], spae, pictures=3, on_frames=lambda *done: seen.append(done))
         monkeypatch.undo()
         assert [one.frames for one in piecewise] == [one.frames for one in whole]
         for one, other in zip(piecewise, whole, strict=True):
@@ -164,7 +165,7 @@ def test_a_file_with_fewer_frames_than_it_says_is_described_to_its_end(
         self.info = replace(self.info, frames=80)
 
     monkeypatch.setattr(VideoReader, "__init__", promising)
-    described = describe_file(shown[1], model_of(CONFIG), pictures=4)
+    described = describe(shown[1], model_of(CONFIG), pictures=4)
     assert [one.frames for one in described] == [(10,), (30,), (39,), (39,)]
 
 

@@ -19,7 +19,6 @@ from kinolex.evaluation.episodes import episode_list
 from kinolex.evaluation.questions import (
     QUESTIONS,
     QuestionsProtocol,
-    ask_about,
     caption_of,
     evaluate_captions,
     evaluate_questions,
@@ -30,6 +29,7 @@ from kinolex.evaluation.row_store import RowStore
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.spae import Spae, codebook_from
 from kinolex.types import Clip
+from kinolex.understanding import ask
 from tests.copying_model import Copier
 from tests.tiny_spae import WORDS, tiny_spae_config
 
@@ -150,22 +150,24 @@ def test_a_whole_evaluation_writes_figures_and_a_page(lm: FrozenLM, spae: Spae, 
 
 def test_a_picture_is_asked_about_with_shown_ones(lm: FrozenLM, spae: Spae, tmp_path: Path) -> None:
     first, second, third = files(tmp_path, 3)
-    found = ask_about(lm, spae, first, [(first, "red star"), (second, "blue")], question="what is it?", layers=2)
+    found = ask(
+        first, [(first, "red star"), (second, "blue")], question="what is it?", layers=2, model=spae, language_model=lm
+    )
     assert found.answer == "red star" and next(iter(found.among)) == "red star"
     assert sum(found.among.values()) == pytest.approx(1.0)
     assert found.prompt.count("Question: what is it?\n") == 3 and found.prompt.endswith("\nOutput:")
-    again = ask_about(lm, spae, third, [(third, "ring")], repeats=2)
+    again = ask(third, [(third, "ring")], repeats=2, model=spae, language_model=lm)
     assert again.answer == "ring" and again.prompt.count("Output:") == 4 and "Question" not in again.prompt
 
 
 def test_what_cannot_be_asked_is_refused(lm: FrozenLM, spae: Spae, tmp_path: Path) -> None:
     (one,) = files(tmp_path, 1)
     with pytest.raises(UsageError, match="this tokenizer has 2 layers, not 3"):
-        ask_about(lm, spae, one, [(one, "red")], layers=3)
+        ask(one, [(one, "red")], layers=3, model=spae, language_model=lm)
     with pytest.raises(UsageError, match=r"shown with the answer ' '; give one line with a word"):
-        ask_about(lm, spae, one, [(one, " ")])
+        ask(one, [(one, " ")], model=spae, language_model=lm)
     with pytest.raises(UsageError, match="examples"):
-        ask_about(lm, spae, one, [])
+        ask(one, [], model=spae, language_model=lm)
     with pytest.raises(DataError, match="give --data"):
         evaluate_questions(lm, spae, None, replace(SMALL, sets=("digits",)), tmp_path / "out")
     with pytest.raises(DataError, match="captions of digits need the data folder"):

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.words_speed import ANEW, CACHED, Arguments, answers_anew, main
 from kinolex import hub
-from kinolex.evaluation.fewshot import answers
+from kinolex.understanding.asking import answers
 
 pytest.importorskip("transformers", reason="language models need the extra lm")
 
