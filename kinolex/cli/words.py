@@ -44,6 +44,8 @@ def describe(
         refuse_same(source, out)
         if out.is_dir():
             raise UsageError(f"--out {out} is a folder, and a page is one file; name it {out / 'words.html'}")
+        if out.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"--out {out} is to be a page; name it {out.with_suffix('.html').name}")
     spae, _ = hub.load_spae(model)
     layers = layers_to_show(spae, layers)
     with frames_bar(source.name, after_s=2.0) as bar:

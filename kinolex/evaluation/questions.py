@@ -167,7 +167,7 @@ def evaluate_captions(
     used, places = np.unique(chosen_NK, return_inverse=True)
     words = words_of_pictures(spae, [told[index] for index in used], protocol.layers)
     said = [captions[index] for index in used]
-    rows_NK: list[list[int]] = places.reshape(chosen_NK.shape).tolist()
+    rows_NK = [[int(place) for place in row] for row in places.reshape(chosen_NK.shape)]
 
     def prompt(shown: Sequence[int], query: int) -> str:
         return prompts.captioning([Example(tuple(words[index]), said[index]) for index in shown], words[query])

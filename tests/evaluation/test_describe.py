@@ -124,6 +124,9 @@ def test_a_folder_is_no_page_and_no_file_that_nobody_named_is_told_of(
     shown: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "photo.jpg").write_bytes(b"kept")
+    assert "is to be a page; name it photo.html" in refusal((*shown, "--out", str(tmp_path / "photo.jpg")), capsys)
+    assert (tmp_path / "photo.jpg").read_bytes() == b"kept"
     said = refusal((*shown, "--out", str(tmp_path / "empty")), capsys)
     assert f"{tmp_path / 'empty'} is a folder" in said and ".part" not in said
     with pytest.raises(IsADirectoryError) as raised:
