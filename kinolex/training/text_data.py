@@ -49,10 +49,13 @@ SHARES = {
 """Of documents by kind."""
 PAIRING_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.05, "pairs": 0.25, "few": 0.35}
 """While the model does not find the label of words that it saw before: few words and many answers."""
+QUESTION_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.08, "pairs": 0.05, "few": 0.25, "questions": 0.45}
+"""While the model does not look past a question for the label of words that it saw before."""
 REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
 """While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it
 did: share of answers that are right from 0.11 to 0.92."""
 
+QUESTIONS = ("what is it?", "what does it show?", "which one is it?", "which kind is it?", "is it one of them?")
 BLOCK_IDS, MOST_QUERIES = 12, 24
 """Ids of a shown example besides its words; examples that a document asks about."""
 
@@ -202,23 +205,54 @@ class TextSet:
         size = int(dice.choice([1, 1, 2, 3]))
         return self._asked_again(dice, int(dice.integers(2, 6)), 1, size, float(dice.uniform(0.8, 1.0)))
 
-    def _asked_again(self, dice: np.random.Generator, ways: int, shots: int, size: int, alike: float) -> list[Piece]:
+    def _questions(self, dice: np.random.Generator) -> list[Piece]:
+        """As _few, with a question between words and answer, the same in all of a document, or with answers that begin
+        alike as captions do; several bags may have one answer."""
+        size, ways = int(dice.choice([1, 1, 2, 3])), int(dice.integers(2, 6))
+        question, opening = "", ""
+        if dice.random() < 0.7:
+            random = " ".join(self._random_words(dice, int(dice.integers(2, 6)))) + "?"
+            question = random if dice.random() < 0.6 else str(dice.choice(QUESTIONS))
+        if not question or dice.random() < 0.2:
+            opening = "".join(f" {word}" for word in self._random_words(dice, int(dice.integers(1, 3))))
+        answers = self._random_labels(dice, ways if dice.random() < 0.6 else 2)
+        labels = [answers[way % len(answers)] for way in range(ways)]
+        alike = float(dice.uniform(0.8, 1.0))
+        return self._asked_again(dice, ways, 1, size, alike, labels=labels, question=question, opening=opening)
+
+    def _asked_again(
+        self,
+        dice: np.random.Generator,
+        ways: int,
+        shots: int,
+        size: int,
+        alike: float,
+        *,
+        labels: Sequence[str] = (),
+        question: str = "",
+        opening: str = "",
+    ) -> list[Piece]:
         """Bags of random words, each shown so many times with its label, and then asked about.
 
         Args:
             alike: share of a bag's words that come back.
+            labels: of the bags; random ones if not given.
+            question: asked of each bag.
+            opening: before each label, with a space before it.
         """
         bags = [self._random_words(dice, size) for _ in range(ways)]
-        labels = self._random_labels(dice, ways)
+        labels = labels or self._random_labels(dice, ways)
         moved = bool(dice.random() < 0.5)
         rounds = [int(index) for _ in range(shots) for index in dice.permutation(ways)]
-        fit = max(2, min(MOST_QUERIES, 300 // (size + BLOCK_IDS) - len(rounds)))
+        block = size + BLOCK_IDS + len((question + opening).split())
+        fit = max(2, min(MOST_QUERIES, 300 // block - len(rounds)))
         asked = [*rounds, *(int(index) for index in dice.integers(0, ways, int(dice.integers(2, fit + 1))))]
         named = bool(dice.random() < 0.6)
-        pieces: list[Piece] = [(prompts.induction(labels), SHOWN)] if named else []
+        pieces: list[Piece] = [(prompts.induction(list(dict.fromkeys(labels))), SHOWN)] if named else []
         for number, way in enumerate(asked):
             words = self._like(dice, bags[way], alike, moved)
-            pieces.append((prompts.BREAK + prompts.asked(words), SHOWN))
+            pieces.append((prompts.BREAK + prompts.asked(words, question), SHOWN))
+            pieces += [(opening, ANSWER if number else SHOWN)] if opening else []
             # A label that was not shown yet cannot be known.
             pieces += [(f" {labels[way]}", ANSWER if number >= ways else SHOWN), ("\n", PROSE)]
         return pieces

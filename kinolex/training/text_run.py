@@ -26,6 +26,7 @@ from kinolex.training.optimizer import Optimizers
 from kinolex.training.text_data import (
     ANSWER,
     PAIRING_SHARES,
+    QUESTION_SHARES,
     REPEATING_SHARES,
     SHARES,
     SHOWN,
@@ -57,6 +58,8 @@ class TextTrainConfig:
     """First steps, in which text is full of words that are said again."""
     pairing_steps: int = 0
     """Steps after these, in which text is full of single words with labels."""
+    question_steps: int = 0
+    """Steps after these, in which text is full of questions about words."""
     embedding_steps: int | None = None
     """First steps, in which the embeddings learn; then they stay, so that a word tokenizer made of them still fits.
     None is all steps."""
@@ -147,9 +150,16 @@ class TextTrainer(NetworkLoop[Any]):
 
     def _shares(self, step: int) -> Mapping[str, float]:
         """Of documents by kind."""
-        if step < self.config.repeating_steps:
-            return REPEATING_SHARES
-        return PAIRING_SHARES if step < self.config.repeating_steps + self.config.pairing_steps else SHARES
+        begins = 0
+        for steps, shares in (
+            (self.config.repeating_steps, REPEATING_SHARES),
+            (self.config.pairing_steps, PAIRING_SHARES),
+            (self.config.question_steps, QUESTION_SHARES),
+        ):
+            begins += steps
+            if step < begins:
+                return shares
+        return SHARES
 
     def finished(self) -> FrozenLM:
         """The average as a model of its own."""

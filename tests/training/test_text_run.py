@@ -194,14 +194,33 @@ def test_single_words_keep_their_labels(text: TextSet) -> None:
         assert len(pieces) // 3 >= 25
 
 
+def test_bags_of_words_keep_their_answers_whatever_is_asked(text: TextSet) -> None:
+    asked, opened, alike = 0, 0, 0
+    for seed in range(40):
+        pieces = text._questions(np.random.default_rng(seed))
+        blocks = "".join(piece for piece, _ in pieces).split("###\n")[1:]
+        answers = dict[frozenset[str], set[str]]()
+        for block in blocks:
+            words = frozenset(block.split("<")[1].split(">")[0].split())
+            answers.setdefault(words, set()).add(block.split("Output:")[1])
+        assert all(len(found) == 1 for found in answers.values())
+        lines = {block.split("\n")[1] for block in blocks}
+        asked += len(lines) == 1 and next(iter(lines)).startswith("Question: ")
+        opened += len({block.split("Output:")[1].split()[0] for block in blocks}) == 1
+        alike += len({block.split("Output:")[1] for block in blocks}) == 2 < len({*answers})
+        assert sum(part == ANSWER for _, part in pieces) >= 2
+    assert 20 < asked < 36 and opened > 8 and alike > 4
+
+
 def test_steps_after_the_repeating_ones_read_pairs(folder: Path, tmp_path: Path) -> None:
-    config = replace(TINY, repeating_steps=1, pairing_steps=2)
+    config = replace(TINY, repeating_steps=1, pairing_steps=2, question_steps=1)
     trainer = TextTrainer(config, folder, tmp_path / "run")
-    shares = [trainer._shares(step) for step in range(4)]
+    shares = [trainer._shares(step) for step in range(5)]
     assert shares == [
         text_data.REPEATING_SHARES,
         text_data.PAIRING_SHARES,
         text_data.PAIRING_SHARES,
+        text_data.QUESTION_SHARES,
         text_data.SHARES,
     ]
 
