@@ -1,5 +1,5 @@
-"""text-nano, third part: from the weights of text_nano_longer.py, taught to look past a question, and to begin answers as
-those that were shown.
+"""text-nano, third part: from the weights of text_nano_longer.py, taught to look past a question, and to begin answers
+as those that were shown.
 
 source    Llama's layers (arXiv 2302.13971) at 3 M parameters; trained on text only (kinolex/training/text_data.py)
 command   kinolex train recipes/text_nano_questions.py --data DIR --out OUT
