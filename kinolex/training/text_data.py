@@ -49,8 +49,9 @@ SHARES = {
 """Of documents by kind."""
 PAIRING_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.05, "pairs": 0.25, "few": 0.35}
 """While the model does not find the label of words that it saw before: few words and many answers."""
-QUESTION_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.08, "pairs": 0.05, "few": 0.25, "questions": 0.45}
-"""While the model does not look past a question for the label of words that it saw before."""
+QUESTION_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.08, "pairs": 0.05, "few": 0.2, "questions": 0.3}
+QUESTION_SHARES |= {"written": 0.2, "changed": 0.25}
+"""While the model does not look past a question for the label of words that it saw before, nor writes long answers."""
 REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
 """While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it
 did: share of answers that are right from 0.11 to 0.92."""
@@ -285,6 +286,34 @@ class TextSet:
             pieces.append((prompts.BREAK + prompts.asked(before), SHOWN))
             pieces.append((f" <{prompts.spelled(after)} >\n", ANSWER if number else SHOWN))
         return pieces
+
+    def _written(self, dice: np.random.Generator) -> list[Piece]:
+        """Labels, each shown once with a row of words, and then asked for: the row is written again."""
+        ways, size = int(dice.integers(2, 6)), self._row_size(dice)
+        labels, rows = self._random_labels(dice, ways), [self._random_words(dice, size) for _ in range(ways)]
+        again = max(1, 300 // (size + BLOCK_IDS) - ways)
+        asked = [*dice.permutation(ways), *dice.integers(0, ways, min(again, MOST_QUERIES))]
+        pieces: list[Piece] = [(prompts.GENERATE, SHOWN)]
+        for number, way in enumerate(int(index) for index in asked):
+            pieces.append((f"{prompts.BREAK}Input: {labels[way]}\nOutput: <", SHOWN))
+            pieces.append((f"{prompts.spelled(rows[way])} >\n", ANSWER if number >= ways else SHOWN))
+        return pieces
+
+    def _changed(self, dice: np.random.Generator) -> list[Piece]:
+        """As _sequences, of long rows, some words of which are others before or after."""
+        size, kept = self._row_size(dice), float(dice.choice([1.0, 0.9, 0.7, 0.5]))
+        pieces: list[Piece] = [(prompts.GENERATE, SHOWN)]
+        for number in range(max(2, 300 // (2 * size + BLOCK_IDS))):
+            after = self._random_words(dice, size)
+            before = [word if dice.random() < kept else self._random_words(dice, 1)[0] for word in after]
+            pieces.append((prompts.BREAK + prompts.asked(before) + " <", SHOWN))
+            pieces.append((f"{prompts.spelled(after)} >\n", ANSWER if number else SHOWN))
+        return pieces
+
+    @staticmethod
+    def _row_size(dice: np.random.Generator) -> int:
+        """Words of a row: those of the first layers of a pyramid more often than others."""
+        return int(dice.choice([1, 5, 21, 21])) if dice.random() < 0.5 else int(dice.integers(1, 25))
 
     def _repeats(self, dice: np.random.Generator) -> list[Piece]:
         """A few random words, said again and again: nearly every word can be known from what followed it before."""
