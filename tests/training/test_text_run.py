@@ -213,6 +213,27 @@ def test_bags_of_words_keep_their_answers_whatever_is_asked(text: TextSet) -> No
     assert 20 < asked < 36 and opened > 8 and alike > 4
 
 
+def test_rows_are_written_again_under_their_labels(text: TextSet) -> None:
+    for seed in range(20):
+        pieces = text._written(np.random.default_rng(seed))
+        rows: dict[str, str] = {}
+        for (asked, _), (row, part) in zip(pieces[1::2], pieces[2::2], strict=True):
+            assert rows.setdefault(asked, row) == row
+            assert asked.startswith("###\nInput: ") and asked.endswith("\nOutput: <") and row.endswith(" >\n")
+            assert part in (SHOWN, ANSWER)
+        assert pieces[-1][1] == ANSWER
+
+
+def test_changed_rows_keep_their_length_and_most_of_their_words(text: TextSet) -> None:
+    same = list[float]()
+    for seed in range(40):
+        pieces = text._changed(np.random.default_rng(seed))
+        for (before, _), (after, _) in zip(pieces[1::2], pieces[2::2], strict=True):
+            ours, theirs = before.split("<")[1].split(" >")[0].split(), after.split()[:-1]
+            same.append(float(np.mean([a == b for a, b in zip(ours, theirs, strict=True)])))
+    assert 0.6 < np.mean(same) < 0.95
+
+
 def test_steps_after_the_repeating_ones_read_pairs(folder: Path, tmp_path: Path) -> None:
     config = replace(TINY, repeating_steps=1, pairing_steps=2, question_steps=1)
     trainer = TextTrainer(config, folder, tmp_path / "run")
