@@ -49,8 +49,8 @@ SHARES = {
 """Of documents by kind."""
 PAIRING_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.05, "pairs": 0.25, "few": 0.35}
 """While the model does not find the label of words that it saw before: few words and many answers."""
-QUESTION_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.08, "pairs": 0.05, "few": 0.2, "questions": 0.3}
-QUESTION_SHARES |= {"written": 0.2, "changed": 0.25}
+QUESTION_SHARES = {**SHARES, "classes": 0.4, "sequences": 0.04, "pairs": 0.03, "few": 0.2, "questions": 0.25}
+QUESTION_SHARES |= {"written": 0.15, "changed": 0.12}
 """While the model does not look past a question for the label of words that it saw before, nor writes long answers."""
 REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
 """While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it
