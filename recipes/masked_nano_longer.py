@@ -4,7 +4,7 @@ source    Yu et al. 2023, MAGVIT, arXiv 2212.05199 (COMMIT); MAGVIT-v2, arXiv 23
 command   kinolex train recipes/masked_nano_longer.py --data DIR --out OUT
 hardware  one CPU core with bfloat16 instructions, 80 minutes; drawing the tokens takes six minutes of two before
 
-The first part is what `start` names: the shipped weights, or those of your own run of masked_nano.py.
+Let `start` name the weights of your own run of masked_nano.py: the shipped ones have this part behind them already.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORDS = ("bend", "jack", "wave1", "wave2")
 def config() -> GeneratorTrainConfig:
     return GeneratorTrainConfig(
         tokenizer="magvit2-nano",
-        start="masked-nano",
+        start="runs/out/masked-nano/weights",
         network=MaskedConfig(tokenizer="", tasks=TASK_NAMES, words=WORDS, **PRESETS["nano"]),
         sources=(
             DrawSource(

@@ -32,13 +32,12 @@ def describe(
         json: print the words as JSON, one list per layer and picture.
     """
     check_device(device)
-    from kinolex import hub
+    from kinolex import hub, understanding
     from kinolex.api import refuse_same
     from kinolex.cli.common import to_json
     from kinolex.errors import UsageError
     from kinolex.evaluation.describe import as_text, describe_page, layers_to_show
     from kinolex.evaluation.page import write_text
-    from kinolex.understanding.words import describe as find_words
 
     if out is not None:
         refuse_same(source, out)
@@ -49,7 +48,7 @@ def describe(
     spae, _ = hub.load_spae(model)
     layers = layers_to_show(spae, layers)
     with frames_bar(source.name, after_s=2.0) as bar:
-        described = find_words(source, spae.to(device), pictures=pictures, on_frames=bar)
+        described = understanding.describe(source, spae.to(device), pictures=pictures, on_frames=bar)
     if out is not None:
         write_text(out, describe_page(described, source.name))
     if json:
@@ -89,15 +88,15 @@ def ask(
     check_device(device)
     from dataclasses import asdict
 
+    from kinolex import understanding
     from kinolex.cli.common import to_json
     from kinolex.errors import UsageError
-    from kinolex.understanding.asking import ask as put
 
     pairs = [one.partition("=") for one in shown]
     if not pairs or not all(file and answer for file, _, answer in pairs):
         raise UsageError(f"--shown takes FILE=ANSWER, once or more, as in seven.png=seven; got {' '.join(shown)!r}")
     spae, _, lm = _words_and_reader(model, language_model, device)
-    answered = put(
+    answered = understanding.ask(
         source,
         [(file, answer) for file, _, answer in pairs],
         question=question,

@@ -144,7 +144,7 @@ def square(clip: Clip, side: int) -> Clip:
 
 @lru_cache(maxsize=1)  # pictures of one video are asked for one after the other
 def _beginning(path: Path) -> Clip:
-    return media.read(path, max_frames=CLIP_FRAMES)
+    return media.read(path, max_frames=CLIP_FRAMES + LATER)
 
 
 def _world(seed: int) -> Picture:

@@ -56,9 +56,8 @@ SHOWN = 3
 """Questions of each kind whose pictures stand on the page."""
 MADE, COPY, SHUFFLED, UNCHANGED, RIGHT = "made", "copy", "shuffled", "unchanged", "right"
 
-Drawn = Sequence[tuple[Tensor, ...]]
-"""Pictures (C, H, W) in -1..1 of a question, in the order of SEEN."""
-SEEN = ("last example", "its answer: copy", "asked", "right", "made")
+Drawn = Sequence[Mapping[str, Tensor]]
+"""Pictures (C, H, W) in -1..1 of each question, by what they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +138,7 @@ class DrawingProtocol(Hashed):
         needs = {
             "sets": (self.sets, f"folders of pictures, or {WORLDS}"),
             "changes": (self.changes and set(self.changes) <= set(KINDS), f"some of {', '.join(KINDS)}"),
-            "examples": (
-                self.examples >= 1 and (DIGIT not in self.changes or 2 <= self.examples < len(DIGITS)),
-                f"at least 1; of {DIGIT} 2 to {len(DIGITS) - 1}",
-            ),
+            "examples": (self.examples >= 1, "at least 1"),
             "layers": (self.layers >= 1, "at least 1"),
             "episodes": (self.episodes >= 2, "at least 2"),
             "seed": (self.seed >= 0, "at least 0"),
@@ -205,8 +201,11 @@ def _conditions(pictures: Sequence[Picture], protocol: DrawingProtocol, dice: np
     by_label: dict[str, list[int]] = {}
     for index, picture in enumerate(pictures):
         by_label.setdefault(picture.label or "", []).append(index)
-    if len(by_label) <= protocol.examples:
-        raise DataError(f"{protocol.examples} examples and a digit not shown need more labels than {len(by_label)}")
+    if not 2 <= protocol.examples < len(by_label):
+        raise DataError(
+            f"{DIGIT} needs 2 examples or more, and fewer than the {len(by_label)} digits that there are, "
+            f"got {protocol.examples}; choose other examples, or leave it out"
+        )
     rows = []
     for _ in range(protocol.episodes):
         labels = dice.choice(sorted(by_label), protocol.examples, replace=False)
@@ -231,7 +230,7 @@ def evaluate_change(
     """
     before, after = _before_and_after(spae, questions.pictures, name, protocol)
     writing = Writing(layers=protocol.layers)
-    rows, drawn = list[dict[str, Any]](), list[tuple[Tensor, ...]]()
+    rows, drawn = list[dict[str, Any]](), list[dict[str, Tensor]]()
     for number, row_K in enumerate(questions.episodes_NK.tolist()):
         *shown, query = row_K
         other = int(questions.episodes_NK[(number + 1) % len(questions.episodes_NK), -1])
@@ -247,7 +246,8 @@ def evaluate_change(
         of = dict(zip(words, pixels, strict=False))
         rows.append({"name": f"{name}/{number}"} | judged(words, of))
         if number < SHOWN:
-            drawn.append((pixels[-1], of[COPY], of[UNCHANGED], of[RIGHT], of[MADE]))
+            seen = {"last example": pixels[-1], "its answer: copy": of[COPY], "asked": of[UNCHANGED]}
+            drawn.append(seen | {"right": of[RIGHT], "made": of[MADE]})
         if on_episode:
             on_episode(number + 1)
     return rows, drawn
@@ -283,7 +283,7 @@ def evaluate_digits(
     labels = [picture.label or "" for picture in questions.pictures]
     words_B = words_of_pixels(spae, pixels_of(questions.pictures, spae.config.pixels[1]), protocol.layers)
     writing, dice = Writing(layers=protocol.layers), np.random.default_rng(protocol.seed)
-    rows, drawn = list[dict[str, Any]](), list[tuple[Tensor, ...]]()
+    rows, drawn = list[dict[str, Any]](), list[dict[str, Tensor]]()
     for number, row_K in enumerate(questions.episodes_NK.tolist()):
         *shown, wanted = row_K
         absent = sorted(set(DIGITS) - {labels[index] for index in shown})
@@ -298,8 +298,8 @@ def evaluate_digits(
         seen = {f"{key}_digit": float(DIGITS[_digit(judge, of[key])] == labels[wanted]) for key in words}
         rows.append({"name": f"{DIGIT}/{number}"} | judged(words, of) | seen)
         if number < SHOWN:
-            nothing = torch.zeros_like(of[MADE])
-            drawn.append((nothing, of[COPY], nothing, of[RIGHT], of[MADE]))
+            names = {"last example: copy": COPY, f"{labels[wanted]}: right": RIGHT, "made": MADE}
+            drawn.append({title: of[key] for title, key in names.items()})
         if on_episode:
             on_episode(number + 1)
     return rows, drawn
@@ -367,7 +367,12 @@ def evaluate_drawing(
         the tokenizer has. TokenError: the tokenizer's words are not of this model.
     """
     pictures = {set_name: pictures_of(data, set_name) for set_name in protocol.sets}
-    asked = [(one, change) for one in protocol.sets for change in protocol.changes if can_answer(pictures[one], change)]
+    asked = [
+        (one, change, questions_of(pictures[one], one, change, protocol))
+        for one in protocol.sets
+        for change in protocol.changes
+        if can_answer(pictures[one], change)
+    ]
     if not asked:
         raise DataError(
             f"{', '.join(protocol.changes)} cannot be asked of {', '.join(protocol.sets)}: {FRAME} needs videos or "
@@ -375,8 +380,7 @@ def evaluate_drawing(
         )
     total, done, tasks, drawn = len(asked) * protocol.episodes, 0, dict[str, Any](), dict[str, Drawn]()
     judge = None
-    for set_name, change in asked:
-        questions = questions_of(pictures[set_name], set_name, change, protocol)
+    for set_name, change, questions in asked:
         on_episode = None if on_episodes is None else lambda k, done=done: on_episodes(done + k, total)
         if change == DIGIT:
             judge = judge or train_picture_judge(data or Path(), seed=protocol.seed)
@@ -420,8 +424,7 @@ def drawing_page(result: dict[str, Any], drawn: Mapping[str, Drawn]) -> str:
     shown = []
     for name, several in drawn.items():
         for pictures in several:
-            labelled = zip(SEEN, map(_uri, pictures), strict=True)
-            shown.append(figure(list(labelled), caption=name))
+            shown.append(figure([(title, _uri(pixels)) for title, pixels in pictures.items()], caption=name))
     return page(
         "Pictures changed by a language model that reads and writes words",
         [section("Figures", table(headers, rows, caption="95 % intervals"), note(explained)), section("Seen", *shown)],

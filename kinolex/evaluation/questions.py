@@ -37,7 +37,7 @@ from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tasks import prompts
 from kinolex.tasks.prompts import Example
 from kinolex.tokenizers.spae import Spae, prefix_lengths
-from kinolex.understanding.asking import check_layers
+from kinolex.understanding.asking import ROWS, check_layers
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 """Of cifar10."""
@@ -53,6 +53,8 @@ class Question:
 
     text: str
     answer: Callable[[Picture], str | None]
+    ways: int = 5
+    """Answers to choose from."""
 
 
 def _part(number: int) -> Callable[[Picture], str | None]:
@@ -71,17 +73,15 @@ def _yes(true: bool) -> str:
 QUESTIONS: dict[str, tuple[Question, ...]] = {
     "digits": (
         Question("which digit is it?", lambda picture: picture.label),
-        Question("is it even?", _digit(lambda digit: digit % 2 == 0)),
-        Question("is it more than four?", _digit(lambda digit: digit > 4)),
+        Question("is it even?", _digit(lambda digit: digit % 2 == 0), ways=2),
+        Question("is it more than four?", _digit(lambda digit: digit > 4), ways=2),
     ),
     "cifar10": (
         Question("what is it?", lambda picture: picture.label),
-        Question("is it an animal?", lambda picture: picture.label and _yes(picture.label in ANIMALS)),
+        Question("is it an animal?", lambda picture: picture.label and _yes(picture.label in ANIMALS), ways=2),
     ),
     WORLDS: (Question("what colour is it?", _part(0)), Question("what shape is it?", _part(1))),
 }
-WAYS = 5
-"""Answers to choose from, where a question has so many."""
 
 
 def caption_of(picture: Picture) -> str | None:
@@ -128,12 +128,10 @@ class QuestionsProtocol(Hashed):
 
 def question_list(data: Path | None, name: str, asked: Question, protocol: QuestionsProtocol) -> EpisodeList:
     """The episodes of a question. Errors as episode_list."""
-    pictures = list_pictures(data or Path(), name, "test", worlds=NUM_WORLDS) if data or name == WORLDS else ()
-    ways = min(WAYS, max(2, len({asked.answer(picture) for picture in pictures} - {None})))
     return episode_list(
         data,
         name,
-        ways=ways,
+        ways=asked.ways,
         shots=protocol.shots,
         seed=protocol.seed,
         count=protocol.episodes,
@@ -196,13 +194,11 @@ def evaluate_captions(
     return rows, [(said[row[-1]], written[number]) for number, row in enumerate(rows_NK[:10])]
 
 
-def captions_written(
-    lm: FrozenLM, asked: Sequence[str], on_answer: Callable[[int], None] | None = None, *, rows: int = 16
-) -> list[str]:
+def captions_written(lm: FrozenLM, asked: Sequence[str], on_answer: Callable[[int], None] | None = None) -> list[str]:
     """What the model writes after each prompt, up to the end of the line."""
     stop, found = set(lm.encode("\n")), list[str]()
-    for at in range(0, len(asked), rows):
-        prefix = lm.read([lm.encode(text) for text in asked[at : at + rows]])
+    for at in range(0, len(asked), ROWS):
+        prefix = lm.read([lm.encode(text) for text in asked[at : at + ROWS]])
         found += [lm.decode(ids).strip() for ids in lm.generate(prefix, MAX_CAPTION_IDS, stop=stop)]
         if on_answer:
             on_answer(len(found))

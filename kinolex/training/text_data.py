@@ -1,8 +1,9 @@
 """Text for a small language model: English, and patterns of random words in context. No picture is looked at.
 
     tinyshakespeare (train part), captions of worlds (scenes are drawn as numbers, not rendered), lists of labels
-    patterns: "Input: < random words >  Output: random label" and pairs of sequences, in the layout of tasks.prompts;
-    random words said again and again, where every word teaches to look back
+    patterns: "Input: < random words >  Output: random label", with a question between them or not, pairs of sequences,
+    and rows of words under a label, in the layout of tasks.prompts; random words said again and again, where every word
+    teaches to look back
 
 A tiny model learns to use examples in context only where text is full of them, so a large share of this text is made
 of such patterns. Their words and labels are drawn at random from the vocabulary, anew for every document: nothing in
@@ -49,8 +50,11 @@ SHARES = {
 """Of documents by kind."""
 PAIRING_SHARES = {**SHARES, "classes": 0.15, "sequences": 0.05, "pairs": 0.25, "few": 0.35}
 """While the model does not find the label of words that it saw before: few words and many answers."""
-QUESTION_SHARES = {**SHARES, "classes": 0.4, "sequences": 0.04, "pairs": 0.03, "few": 0.2, "questions": 0.25}
-QUESTION_SHARES |= {"written": 0.15, "changed": 0.12}
+QUESTION_SHARES = {
+    **SHARES,
+    **{"classes": 0.4, "sequences": 0.04, "pairs": 0.03, "few": 0.2},
+    **{"questions": 0.25, "written": 0.15, "changed": 0.12},
+}
 """While the model does not look past a question for the label of words that it saw before, nor writes long answers."""
 REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
 """While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it

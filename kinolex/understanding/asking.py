@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from kinolex import hub
 from kinolex.errors import UsageError
 from kinolex.models.frozen_lm import FrozenLM
@@ -69,9 +71,7 @@ def ask(
     examples = [Example(_words(picture, spae, layers), said.strip(), question) for picture, said in shown]
     prompt = prompts.classification(examples, _words(source, spae, layers), repeats=repeats, query_question=question)
     labels = list(dict.fromkeys(example.answer for example in examples))
-    ((written, _),) = answers(lm, [(prompt, labels)])
-    end = lm.encode("\n")
-    (scores,) = lm.score(lm.read([lm.encode(prompt)]), [[lm.encode(f" {label}") + end for label in labels]])
+    ((written, scores),) = weighed_answers(lm, [(prompt, labels)])
     ranked = sorted(zip(labels, scores.double().softmax(dim=0).tolist(), strict=True), key=lambda pair: -pair[1])
     return Answered(answer=written, among=dict(ranked), prompt=prompt)
 
@@ -87,16 +87,26 @@ def answers(
     Returns:
         For each (what it writes up to the end of the line, the label it finds likeliest).
     """
+    weighed = weighed_answers(lm, questions, on_answer)
+    return [
+        (written, labels[int(scores.argmax())])
+        for (written, scores), (_, labels) in zip(weighed, questions, strict=True)
+    ]
+
+
+def weighed_answers(
+    lm: FrozenLM, questions: Sequence[tuple[str, Sequence[str]]], on_answer: Callable[[int], None] | None = None
+) -> list[tuple[str, Tensor]]:
+    """As answers, with the log probability of every label instead of the likeliest."""
     end = lm.encode("\n")
     room = 2 + max((len(lm.encode(f" {label}")) for _, labels in questions for label in labels), default=0)
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, Tensor]] = []
     for at in range(0, len(questions), ROWS):
         some = questions[at : at + ROWS]
         prefix = lm.read([lm.encode(prompt) for prompt, _ in some])
         written = lm.generate(prefix, room, stop=set(end))
         weighed = lm.score(prefix, [[lm.encode(f" {label}") + end for label in labels] for _, labels in some])
-        for ids, scores, (_, labels) in zip(written, weighed, some, strict=True):
-            found.append((lm.decode(ids).strip(), labels[int(scores.argmax())]))
+        found += [(lm.decode(ids).strip(), scores) for ids, scores in zip(written, weighed, strict=True)]
         if on_answer:
             on_answer(len(found))
     return found

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kinolex import cli, hub
-from kinolex.data.pictures import DIGITS, WORLD_FRAMES
+from kinolex.data.pictures import DIGITS, WORLD_FRAMES, Picture
 from kinolex.data.worlds.render import render_frames_THWC
 from kinolex.data.worlds.scene import WorldConfig, draw_scene
 from kinolex.errors import ConfigError, DataError
@@ -170,8 +170,14 @@ def test_what_cannot_be_asked_is_refused() -> None:
         DrawingProtocol(seed=-1)
     with pytest.raises(ConfigError, match="episodes must be at least 2, got 1"):
         DrawingProtocol(episodes=1)
-    with pytest.raises(ConfigError, match="examples must be at least 1; of digit-from-condition 2 to 9, got 1"):
-        DrawingProtocol(examples=1)
+    with pytest.raises(ConfigError, match="examples must be at least 1, got 0"):
+        DrawingProtocol(examples=0)
+    digits = [Picture(name=str(n), label=DIGITS[n % 10], told=()) for n in range(20)]
+    for examples in (1, 10):
+        with pytest.raises(
+            DataError, match=rf"digit-from-condition needs 2 examples or more.* 10 digits.*got {examples}"
+        ):
+            questions_of(digits, "digits", DIGIT, DrawingProtocol(examples=examples))
     with pytest.raises(DataError, match="give --data"):
         pictures_of(None, "digits")
     with pytest.raises(DataError, match="3 examples and a query need 4 pictures; few has 2"):
