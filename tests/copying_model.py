@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from kinolex.models.frozen_lm import FrozenLM
+
 
 class Copier(nn.Module):
     """After "Output:" it writes what was written in an earlier block of the same input, else ends the line."""
@@ -44,6 +46,17 @@ class Copier(nn.Module):
         goal = (known[0] if known else "\n") + "\n"
         rest = goal[len(begun) :] if goal.startswith(begun) else "\n"
         return int(self.tokenizer(rest or "\n", add_special_tokens=False)["input_ids"][0])
+
+
+def copying_lm(text: str) -> FrozenLM:
+    """It, with a vocabulary made for a text."""
+    import tokenizers
+    import transformers
+
+    trained = tokenizers.ByteLevelBPETokenizer()
+    trained.train_from_iterator([text] * 5, vocab_size=300, show_progress=False)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer)
+    return FrozenLM(Copier(300, tokenizer), tokenizer)
 
 
 class Rows:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinolex.tokenizers.spae import SpaeConfig
+import torch
+
+from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from
 
 WORDS = ("red", "blue", "star", "ring")
 
@@ -23,3 +25,11 @@ def tiny_spae_config(words: tuple[str, ...] = WORDS, **changes: Any) -> SpaeConf
         "norm_groups": 4,
     }
     return SpaeConfig(words=words, **(fields | changes))
+
+
+def tiny_spae() -> Spae:
+    """With random weights and codebook, always the same; pictures of 16 pixels."""
+    torch.manual_seed(0)
+    spae = Spae(tiny_spae_config(fold=8)).eval()
+    spae.quantizer.set_codebook(codebook_from(torch.randn(4, 4)))
+    return spae

@@ -35,31 +35,24 @@ from kinolex.evaluation.drawing import (
     questions_of,
 )
 from kinolex.models.frozen_lm import FrozenLM
-from kinolex.tokenizers.spae import Spae, codebook_from
-from tests.copying_model import Copier
-from tests.tiny_spae import WORDS, tiny_spae_config
+from kinolex.tokenizers.spae import Spae
+from tests.copying_model import copying_lm
+from tests.tiny_spae import WORDS, tiny_spae, tiny_spae_config
 
-transformers = pytest.importorskip("transformers", reason="language models need the extra lm")
-tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra lm")
+pytest.importorskip("transformers", reason="language models need the extra lm")
+pytest.importorskip("tokenizers", reason="language models need the extra lm")
 
 SMALL = DrawingProtocol(sets=("worlds",), changes=("rotate", "denoise"), examples=2, layers=2, episodes=3)
 
 
 @pytest.fixture(scope="module")
 def lm() -> FrozenLM:
-    trained = tokenizers.ByteLevelBPETokenizer()
-    text = f"Input: Output: ### < {' '.join(WORDS)} >\n"
-    trained.train_from_iterator([text] * 5, vocab_size=300, show_progress=False)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer)
-    return FrozenLM(Copier(300, tokenizer), tokenizer)
+    return copying_lm(f"Input: Output: ### < {' '.join(WORDS)} >\n")
 
 
 @pytest.fixture(scope="module")
 def spae() -> Spae:
-    torch.manual_seed(0)
-    spae = Spae(tiny_spae_config(fold=8)).eval()
-    spae.quantizer.set_codebook(codebook_from(torch.randn(4, 4)))
-    return spae
+    return tiny_spae()
 
 
 def worlds(protocol: DrawingProtocol) -> Questions:

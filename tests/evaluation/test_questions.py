@@ -27,33 +27,26 @@ from kinolex.evaluation.questions import (
 )
 from kinolex.evaluation.row_store import RowStore
 from kinolex.models.frozen_lm import FrozenLM
-from kinolex.tokenizers.spae import Spae, codebook_from
+from kinolex.tokenizers.spae import Spae
 from kinolex.types import Clip
 from kinolex.understanding import ask
-from tests.copying_model import Copier
-from tests.tiny_spae import WORDS, tiny_spae_config
+from tests.copying_model import copying_lm
+from tests.tiny_spae import WORDS, tiny_spae
 
-transformers = pytest.importorskip("transformers", reason="language models need the extra lm")
-tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra lm")
+pytest.importorskip("transformers", reason="language models need the extra lm")
+pytest.importorskip("tokenizers", reason="language models need the extra lm")
 
 SMALL = QuestionsProtocol(sets=("worlds",), captions=("worlds",), examples=2, layers=2, episodes=3)
 
 
 @pytest.fixture(scope="module")
 def lm() -> FrozenLM:
-    trained = tokenizers.ByteLevelBPETokenizer()
-    text = f"Input: Output: Question: what colour shape is it? ### < {' '.join(WORDS)} >\n"
-    trained.train_from_iterator([text] * 5, vocab_size=300, show_progress=False)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer)
-    return FrozenLM(Copier(300, tokenizer), tokenizer)
+    return copying_lm(f"Input: Output: Question: what colour shape is it? ### < {' '.join(WORDS)} >\n")
 
 
 @pytest.fixture(scope="module")
 def spae() -> Spae:
-    torch.manual_seed(0)
-    spae = Spae(tiny_spae_config(fold=8)).eval()
-    spae.quantizer.set_codebook(codebook_from(torch.randn(4, 4)))
-    return spae
+    return tiny_spae()
 
 
 def files(folder: Path, count: int) -> list[Path]:
