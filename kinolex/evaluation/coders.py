@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -40,7 +41,8 @@ class CodedClip:
     """Of the coded pictures alone: packets, or token payloads; no container and no parameters of the decoder."""
     file_bytes: int
     """Of the whole file, as it lies on a disk."""
-    rebuilt: Clip
+    rebuild: Callable[[], Clip]
+    """Decodes: who only looks for a size need not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,9 +94,11 @@ def klx_coder(
     def code(clip: Clip, quality: float) -> CodedClip:
         config = CompressConfig(quality=int(quality), chunk_frames=chunk_frames or clip.num_frames)
         data = b"".join(compress_stream([clip.with_sound(None)], tokenizer, prior, config))
-        clips = list(decompress_stream([data], find_coder))
-        rebuilt = Clip(torch.cat([piece.frames_TCHW for piece in clips]), clip.fps)
-        return CodedClip(sum(_payloads(data)), len(data), rebuilt)
+        return CodedClip(sum(_payloads(data)), len(data), lambda: rebuild(data, clip.fps))
+
+    def rebuild(data: bytes, fps: Fraction) -> Clip:
+        pieces = decompress_stream([data], find_coder)
+        return Clip(torch.cat([piece.frames_TCHW for piece in pieces]), fps)
 
     cut = "whole clip" if chunk_frames is None else str(chunk_frames)
     identity = [tokenizer.fingerprint, prior.fingerprint.hex(), cut, code_digest()]
@@ -126,7 +130,7 @@ def code_digest() -> str:
 def _video_coder(codec: CodecConfig) -> Coder:
     def code(clip: Clip, crf: float) -> CodedClip:
         coded = encode(clip, codec, crf)
-        return CodedClip(coded.num_bytes, len(coded.file), decode(coded, codec, clip.extent))
+        return CodedClip(coded.num_bytes, len(coded.file), lambda: decode(coded, codec, clip.extent))
 
     identity = f"{codec.encoder} {json.dumps(codec.options(0.0), sort_keys=True)} av {av.__version__}"
     # The slowest presets lie close to the others, and four points tell how close.
@@ -137,7 +141,7 @@ def _video_coder(codec: CodecConfig) -> Coder:
 def _still_coder(codec: StillConfig) -> Coder:
     def code(clip: Clip, level: float) -> CodedClip:
         coded = encode_still(clip, codec, level)
-        return CodedClip(coded.num_bytes, len(coded.file), decode_still(coded, codec, clip))
+        return CodedClip(coded.num_bytes, len(coded.file), lambda: decode_still(coded, codec, clip))
 
     identity = f"{codec.encoder} {json.dumps(codec.options(0.0), sort_keys=True)} av {av.__version__}"
     curve = tuple(map(float, codec.curve))

@@ -199,7 +199,7 @@ def pictures(
         middle = clip.num_frames // 2
         ours = [Shown(entry.name, ORIGINAL, "", ORIGINAL, _uri(clip, middle))]
         for row in wanted:
-            rebuilt = coders[row["coder"]].code(clip, row["level"]).rebuilt
+            rebuilt = coders[row["coder"]].code(clip, row["level"]).rebuild()
             limit = f"at most {row['limit_bpp']:g} bits per pixel"
             ours.append(Shown(entry.name, row["coder"], limit, picture_text(row), _uri(rebuilt, middle)))
         if sum(len(one.uri) for one in (*shown, *ours)) > MAX_PICTURE_CHARACTERS:

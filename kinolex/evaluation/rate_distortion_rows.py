@@ -133,6 +133,9 @@ class _Measuring:
         vmaf: Callable[[Clip, Clip], float] | None,
     ) -> None:
         self.clip, self.protocol, self.features_net, self.store, self.vmaf = clip, protocol, features_net, store, vmaf
+        # Searches for several limits meet the same levels: each is coded once, and measured once.
+        self.coded: dict[tuple[str, float], CodedClip] = {}
+        self.seen: dict[tuple[str, float], Row] = {}
         how = {"nth": protocol.distance_every_nth, "features": protocol.features_sha256, "version": protocol.version}
         self.base = [clip_digest(clip), how, vmaf is not None]
 
@@ -142,7 +145,7 @@ class _Measuring:
         for coder in comparison.coders:
             curves[coder.name] = []
             for level in coder.curve:
-                row = self._measured(coder, "level", level, lambda c=coder, v=level: (v, c.code(self.clip, v)))
+                row = self._stored(coder, "level", level, lambda v=level: v)
                 curves[coder.name].append(row)
                 yield {"purpose": "curve"} | row
         if comparison.ours is None:
@@ -170,7 +173,7 @@ class _Measuring:
         """The best level whose bytes fit, searched between the points that are known already."""
         size = f"{counting}_bytes"
 
-        def search() -> tuple[float, CodedClip]:
+        def search() -> float:
             # Bytes need not grow with every level, so the bracket is closed by the first point above, from below.
             low, high = 0, len(coder.grid)
             for row in curve:
@@ -180,27 +183,42 @@ class _Measuring:
                     break
                 low = place
             between = coder.grid[low:high]
-            return finest_within(
-                lambda level: coder.code(self.clip, level), between, max_bytes, lambda coded: getattr(coded, size)
-            )
+            return finest_within(lambda level: self._size(coder, level, size), between, max_bytes, int)[0]
 
-        return self._measured(coder, size, max_bytes, search)
+        return self._stored(coder, size, max_bytes, search)
 
-    def _measured(self, coder: Coder, what: str, value: float, code: Callable[[], tuple[float, CodedClip]]) -> Row:
+    def _stored(self, coder: Coder, what: str, value: float, find_level: Callable[[], float]) -> Row:
+        """The row that the store knows by this name, else that of the level that is found."""
         key = row_key(self.base, coder.name, coder.identity, what, value)
-        if (known := self.store.get(key)) is not None:
-            return known
-        level, coded = code()
-        extent = self.clip.extent
+        if (row := self.store.get(key)) is None:
+            row = self.store.put(key, self._measured(coder, find_level()))
+        self.seen[coder.name, row["level"]] = row
+        return row
+
+    def _size(self, coder: Coder, level: float, size: str) -> int:
+        known = self.seen.get((coder.name, level))
+        return known[size] if known is not None else getattr(self._coded(coder, level), size)
+
+    def _coded(self, coder: Coder, level: float) -> CodedClip:
+        place = coder.name, level
+        if place not in self.coded:
+            self.coded[place] = coder.code(self.clip, level)
+        return self.coded[place]
+
+    def _measured(self, coder: Coder, level: float) -> Row:
+        if (known := self.seen.get((coder.name, level))) is not None:
+            return {name: value for name, value in known.items() if name != "key"}
+        coded, extent = self._coded(coder, level), self.clip.extent
         row: Row = {"coder": coder.name, "setting": coder.setting, "level": level}
         row |= {"frames": extent.frames, "height": extent.height, "width": extent.width}
         row |= {"raw_bytes": coded.raw_bytes, "file_bytes": coded.file_bytes}
         row["raw_bits_per_pixel"] = bits_per_pixel(coded.raw_bytes, extent.pixels)
         row["file_bits_per_pixel"] = bits_per_pixel(coded.file_bytes, extent.pixels)
-        row |= measure_pair(self.clip, coded.rebuilt, self.protocol, self.features_net)
+        rebuilt = coded.rebuild()
+        row |= measure_pair(self.clip, rebuilt, self.protocol, self.features_net)
         if self.vmaf is not None:
-            row["vmaf"] = self.vmaf(self.clip, coded.rebuilt)
-        return self.store.put(key, row)
+            row["vmaf"] = self.vmaf(self.clip, rebuilt)
+        return row
 
 
 def how_measured(comparison: Comparison, **facts: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def bits_coder(name: str, *, bytes_per_bit: int = 100, header: int = 10, calls: 
         dropped = 8 - int(bits)
         frames_TCHW = (clip.frames_TCHW >> dropped << dropped) + (2**dropped // 2)
         raw = int(bits) * bytes_per_bit
-        return CodedClip(raw, raw + header, replace(clip, frames_TCHW=frames_TCHW))
+        return CodedClip(raw, raw + header, lambda: replace(clip, frames_TCHW=frames_TCHW))
 
     grid = tuple(map(float, range(1, 9)))
     return Coder(name=name, setting="bits", grid=grid, curve=(1.0, 3.0, 6.0), identity="1", code=code)
@@ -184,7 +184,7 @@ def test_ours_counts_the_bytes_of_the_real_file(chunk_frames: int | None) -> Non
 
     coded = coder.code(clip, 40.0)
 
-    assert coded.file_bytes == len(data) and coded.rebuilt.extent == clip.extent
+    assert coded.file_bytes == len(data) and coded.rebuild().extent == clip.extent
     assert 0 < coded.raw_bytes < coded.file_bytes < coded.raw_bytes + 150 + 60 * (chunk_frames is not None)
     assert coder.identity != klx_coder(tokenizer, prior, "tiny", chunk_frames=5).identity
 
@@ -263,6 +263,16 @@ def test_nothing_is_measured_twice_and_an_interrupted_run_goes_on(folder: Path, 
 
     assert before == 3 and first[3:].count(1.0) == 1  # the curve of the first clip was known, that of the second not
     assert calls == first and again == rows == rows_of(folder, compared())
+
+
+def test_a_level_is_coded_once_whatever_is_searched_for(folder: Path) -> None:
+    calls: list[float] = []
+    entries = choose_entries(folder, PROTOCOL)
+
+    rows = measure_rows(compared(limits=(3.0, 4.0, 5.0), calls=calls), entries, PROTOCOL, None, RowStore())
+
+    assert sum(row["purpose"] == "matched" and row["coder"] == "ours" for row in rows) == 12
+    assert len(entries) == 2 and all(calls.count(level) <= 2 for level in calls)
 
 
 def test_other_pixels_options_or_versions_are_measured_anew(folder: Path) -> None:
