@@ -37,7 +37,7 @@ from kinolex.models.diffusion import DiffusionConfig, DiffusionTransformer
 from kinolex.models.frozen_lm import FrozenLM, require_transformers
 from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
-from kinolex.models.probe import Probe, ProbeConfig, ReadsConfig
+from kinolex.models.probe import HearsConfig, Probe, ProbeConfig, ReadsConfig
 from kinolex.models.super_resolution import LAYERS, SuperResolution, SuperResolutionConfig
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
@@ -103,7 +103,7 @@ KINDS: dict[type, Kind] = {
 }
 """Every config that is a whole network's."""
 
-PARTS: tuple[type, ...] = (FSQConfig, LFQConfig, ReadsConfig, ResidualConfig, VQConfig, Vocabulary)
+PARTS: tuple[type, ...] = (FSQConfig, HearsConfig, LFQConfig, ReadsConfig, ResidualConfig, VQConfig, Vocabulary)
 """Configs within those."""
 
 CLASSES = {cls.__name__: cls for cls in (*KINDS, *PARTS)}

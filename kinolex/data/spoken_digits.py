@@ -157,16 +157,24 @@ class Recording:
             sound = read_sound(file)
         mono = Sound(sound.samples_CS.mean(dim=0, keepdim=True), sound.rate_hz)
         samples_S = resample_sound(mono, RATE_HZ).samples_CS[0]
-        peak = float(samples_S.abs().max()) if len(samples_S) else 0.0
-        if peak == 0.0:
+        if not samples_S.any():
             raise DataError(f"{self.name} is silent; fetch it again")
-        loud_M = (samples_S.abs() > AUDIBLE * peak).nonzero()[:, 0]
-        fade = int(FADE_S * RATE_HZ)
-        word_S = samples_S[max(0, int(loud_M[0]) - fade) : int(loud_M[-1]) + fade] / peak
-        ramp_F = torch.linspace(0, 1, min(fade, len(word_S) // 2))
-        word_S[: len(ramp_F)] *= ramp_F
-        word_S[len(word_S) - len(ramp_F) :] *= ramp_F.flip(0)
-        return word_S
+        return only_word(samples_S)
+
+
+def only_word(samples_S: Tensor) -> Tensor:
+    """What is loud of a sound of RATE_HZ that is not silent, from its first moment to its last.
+
+    The peak becomes 1, and both ends are faded.
+    """
+    peak = float(samples_S.abs().max())
+    loud_M = (samples_S.abs() > AUDIBLE * peak).nonzero()[:, 0]
+    fade = int(FADE_S * RATE_HZ)
+    word_S = samples_S[max(0, int(loud_M[0]) - fade) : int(loud_M[-1]) + fade] / peak
+    ramp_F = torch.linspace(0, 1, min(fade, len(word_S) // 2))
+    word_S[: len(ramp_F)] *= ramp_F
+    word_S[len(word_S) - len(ramp_F) :] *= ramp_F.flip(0)
+    return word_S
 
 
 def digit_recordings(data: str | Path, split: Split) -> list[Recording]:

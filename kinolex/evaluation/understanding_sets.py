@@ -107,6 +107,8 @@ class LabelledSet:
     test: Labelled
     frames_per_second: float = 1.0
     """Of clips; pictures and sounds have none to speak of."""
+    words: bool = False
+    """Sounds are single words, with the quiet around them cut off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,7 +234,7 @@ def _words(config: SetConfig, data: Path | None) -> LabelledSet:
         samples_NS = np.stack([_as_long(one.word(), WORD_S) for one in chosen])
         return LabelledSounds(samples_NS, RATE_HZ, labels, np.arange(len(chosen)))
 
-    return LabelledSet(name, tuple(classes.items()), part("train"), part("test"))
+    return LabelledSet(name, tuple(classes.items()), part("train"), part("test"), words=True)
 
 
 def _surroundings(config: SetConfig, data: Path | None) -> LabelledSet:

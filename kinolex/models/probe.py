@@ -53,6 +53,26 @@ class ReadsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HearsConfig:
+    """The same of a probe of sounds."""
+
+    input: str
+    """As of ReadsConfig; "raw" and "decoded" are log-mel frames."""
+    tokenizer: str
+    """Fingerprint of the tokenizer."""
+    levels: int
+    """First codebook levels of its tokens that are read."""
+    seconds: float
+    """Length of a sound; longer ones are heard piece by piece."""
+    word: bool = False
+    """A sound is one word: quiet before and after it is cut off, and its peak brought to 1."""
+
+    def __post_init__(self) -> None:
+        if self.levels < 1 or not 0.0 < self.seconds < float("inf"):
+            raise ConfigError(f"a probe hears one level or more of sounds of some length, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeConfig:
     """Everything needed to rebuild the network; saved as JSON beside the weights."""
 
@@ -68,7 +88,7 @@ class ProbeConfig:
     queries: int = 4
     """Of the attentive probe."""
     dropout: float = 0.1
-    reads: ReadsConfig | None = None
+    reads: ReadsConfig | HearsConfig | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.features, self.width, self.depth, self.heads, self.queries)

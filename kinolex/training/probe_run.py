@@ -22,7 +22,7 @@ from kinolex.errors import ConfigError
 from kinolex.evaluation.protocol import check_fields
 from kinolex.evaluation.understanding_sets import LabelledSet, SetConfig, labelled_set
 from kinolex.masks import schedule_named
-from kinolex.models.probe import HiddenTokenReader, Probe, ProbeConfig, ProbeKind, ReadsConfig, cells_of
+from kinolex.models.probe import HearsConfig, HiddenTokenReader, Probe, ProbeConfig, ProbeKind, ReadsConfig, cells_of
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.loop import Loop, deadline, fields_of, recipe_hash
@@ -83,36 +83,43 @@ class ProbeTrainConfig:
     size: SizeConfig = field(default_factory=SizeConfig)
     hidden_steps: int = 0
     """First so many steps of predicting hidden tokens of the same clips, without labels."""
+    levels: int | None = None
+    """First codebook levels of sound tokens that are read; None reads all."""
     save_every: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
             raise ConfigError(f"no input {self.input!r}; choose one of {', '.join(INPUTS)}")
-        if self.set.of_sounds:
+        if self.levels is not None and not self.set.of_sounds:
             raise ConfigError(
-                f"recipes train probes of pictures, and {self.set.name} is a set of sounds; "
-                "kinolex eval understanding trains and measures probes of sounds"
+                f"tokens of sound have levels, and {self.set.name} is a set of pictures; leave levels out"
             )
         if self.hidden_steps and (self.size.kind != "transformer" or self.input not in ("latents", "digits")):
             raise ConfigError("hidden tokens can be predicted by a transformer that reads tokens, and by no other")
 
 
 def new_probe(clips: LabelledSet, inputs: Inputs, kind: str, size: SizeConfig, seed: int) -> Probe:
-    """A probe with random weights for this input, which it standardises by some of the clips.
-
-    One of sounds does not say what it reads: `kinolex classify` has none of them.
-    """
+    """A probe with random weights for this input, which it standardises by some of the clips."""
     spread = np.arange(0, len(inputs), max(1, len(inputs) // STANDARDISED_ON))[:STANDARDISED_ON]
     examples_NLC = inputs.features(kind, spread)
-    reads = None
-    if isinstance(inputs.front_end, ClipFrontEnd):
+    front_end, tokenizer = inputs.front_end, inputs.tokenizer
+    reads: ReadsConfig | HearsConfig
+    if isinstance(front_end, ClipFrontEnd):
         reads = ReadsConfig(
             input=kind,
-            tokenizer=inputs.tokenizer.fingerprint,
-            frames=inputs.front_end.frames,
-            side=inputs.front_end.side,
+            tokenizer=tokenizer.fingerprint,
+            frames=front_end.frames,
+            side=front_end.side,
             frames_per_second=clips.frames_per_second,
+        )
+    else:
+        reads = HearsConfig(
+            input=kind,
+            tokenizer=tokenizer.fingerprint,
+            levels=front_end.tokenizer.levels_kept(front_end.levels),
+            seconds=front_end.samples / front_end.tokenizer.config.rate_hz,
+            word=clips.words,
         )
     torch.manual_seed(seed)
     sizes = {name: getattr(size, name) for name in ("kind", "width", "depth", "heads", "queries", "dropout")}
@@ -215,7 +222,7 @@ class ProbeTrainer(Loop):
     def __init__(self, config: ProbeTrainConfig, data: Path | None, folder: Path, cache: Path | None = None) -> None:
         self.config = config
         clips, tokenizer = labelled_set(config.set, data), hub.load(config.tokenizer)
-        self.train = Inputs(clips.train, tokenizer, cache or folder / "tokens")
+        self.train = Inputs(clips.train, tokenizer, cache or folder / "tokens", levels=config.levels)
         self.probe = new_probe(clips, self.train, config.input, config.size, config.seed)
         self.hiding = hidden_reader(self.probe, tokenizer) if config.hidden_steps else None
         hidden_fit = replace(config.fit, steps=max(1, config.hidden_steps))

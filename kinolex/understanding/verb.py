@@ -1,44 +1,50 @@
-"""What is in a video, by a probe that reads its tokens.
+"""What is in a video or a sound, by a probe that reads its tokens.
 
-file --read, scale, cut to a square--> windows at the probe's rate --tokenizer--> features --probe--> probabilities
+video --read, scale, cut to a square--> windows at the probe's rate --tokenizer--> features --probe--> probabilities
+sound --read, mixed to one channel----> pieces of the probe's length ------------------^
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
 
 from kinolex import checkpoint, hub
+from kinolex.data.spoken_digits import RATE_HZ, only_word
 from kinolex.errors import CheckpointError, UsageError
-from kinolex.media import VideoReader, fit_short_side
-from kinolex.models.probe import Probe, ReadsConfig
+from kinolex.media import VideoReader, fit_short_side, read_sound
+from kinolex.media.resample import resample_sound
+from kinolex.models.probe import HearsConfig, Probe, ReadsConfig
+from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
-from kinolex.types import Clip
-from kinolex.understanding.features import decode_many, digits, encode_many, grid_of, latents, patches
+from kinolex.types import Clip, Sound
+from kinolex.understanding.features import ClipFrontEnd, digits, latents
+from kinolex.understanding.sounds import SoundFrontEnd
 
 DEFAULT = "probe-worlds-nano"
 MAX_WINDOWS = 32
-"""Evenly spread over a long video."""
+"""Evenly spread over a long video or sound."""
 
 OnFrames = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recognised:
-    """What a probe says of a video."""
+    """What a probe says of a video or a sound."""
 
     source: str
     probe: str
     windows: int
-    """Stretches of the video that were looked at; probabilities are their means."""
+    """Stretches that were looked at or heard; probabilities are their means."""
     classes: dict[str, dict[str, float]]
     """Attribute -> class -> probability, the likeliest first."""
 
@@ -53,7 +59,7 @@ class Classifier:
         CheckpointError: the probe reads nothing, or another tokenizer.
     """
 
-    def __init__(self, probe: Probe, tokenizer: VideoTokenizer) -> None:
+    def __init__(self, probe: Probe, tokenizer: VideoTokenizer | SoundTokenizer) -> None:
         reads = probe.config.reads
         if reads is None:
             raise CheckpointError(
@@ -65,27 +71,43 @@ class Classifier:
                 "give the tokenizer it was trained with, or train it again"
             )
         self.probe, self.tokenizer, self.reads = probe.eval().requires_grad_(False), tokenizer, reads
-        self.grid = grid_of(tokenizer, reads.frames, reads.side)
+        self.front_end: ClipFrontEnd | SoundFrontEnd
+        if isinstance(reads, HearsConfig):
+            assert isinstance(tokenizer, SoundTokenizer)
+            samples = round(reads.seconds * tokenizer.config.rate_hz)
+            self.front_end = SoundFrontEnd(tokenizer=tokenizer, samples=samples, levels=reads.levels)
+        else:
+            assert isinstance(tokenizer, VideoTokenizer)
+            self.front_end = ClipFrontEnd(tokenizer=tokenizer, frames=reads.frames, side=reads.side)
 
     @torch.inference_mode()
-    def __call__(self, frames_NTHWC: NDArray[np.uint8]) -> dict[str, dict[str, float]]:
-        """Mean probabilities over windows, the likeliest class first."""
-        features_NLC = self._features(frames_NTHWC)
+    def __call__(self, windows: NDArray[Any]) -> dict[str, dict[str, float]]:
+        """Mean probabilities over windows, the likeliest class first.
+
+        Args:
+            windows: frames_NTHWC of read_windows, or samples_NS of hear_windows.
+        """
+        features_NLC = self._features(windows)
         found = {}
-        for name, logits_NV in self.probe(features_NLC, self.grid).items():
+        for name, logits_NV in self.probe(features_NLC, self.front_end.grid).items():
             shares_V = logits_NV.softmax(dim=1).mean(dim=0)
             classes = dict(self.probe.config.outputs)[name]
             order = shares_V.argsort(descending=True).tolist()
             found[name] = {classes[number]: float(shares_V[number]) for number in order}
         return found
 
-    def _features(self, frames_NTHWC: NDArray[np.uint8]) -> torch.Tensor:
+    def _features(self, windows: NDArray[Any]) -> torch.Tensor:
+        front_end: Any = self.front_end  # windows are of its kind
         if self.reads.input == "raw":
-            return patches(frames_NTHWC, self.tokenizer).float()
-        ids_NQthw = encode_many(self.tokenizer, frames_NTHWC)
+            return front_end.positions(windows).float()
+        ids_NQthw = front_end.encode(windows, _unheard)
         if self.reads.input == "decoded":
-            return patches(decode_many(self.tokenizer, ids_NQthw, self.reads.frames), self.tokenizer).float()
+            return front_end.positions(front_end.decode(ids_NQthw, _unheard)).float()
         return (latents if self.reads.input == "latents" else digits)(ids_NQthw, self.tokenizer)
+
+
+def _unheard(_done: int, _total: int) -> None:
+    """A few windows take no time to speak of."""
 
 
 def load_classifier(name: str | Path = DEFAULT, tokenizer: str | Path | None = None) -> Classifier:
@@ -111,22 +133,29 @@ def classify(
     *,
     on_frames: OnFrames = lambda _done, _total: None,
 ) -> Recognised:
-    """What is in a video.
+    """What is in a video or a sound.
 
     Args:
-        source: any file FFmpeg reads with enough frames; the middle square of the picture is looked at.
+        source: any file FFmpeg reads. For a probe of videos with enough frames, the middle square of the picture is
+            looked at; for one of sounds with a sound track.
         probe: shipped name, folder, hub repository, or one that is loaded.
         on_frames: called as frames are read.
 
     Raises:
-        UsageError: an image for a probe of videos, or a video that is too short for one window.
+        UsageError: an image for a probe of videos, a video that is too short for one window, or silence where a word is
+            to be heard.
         UnknownModel: no such probe. KinolexError: of the media layer.
     """
     classifier = probe if isinstance(probe, Classifier) else load_classifier(probe)
-    frames_NTHWC = read_windows(Path(source), classifier.reads, on_frames)
+    reads, tokenizer = classifier.reads, classifier.tokenizer
+    windows: NDArray[Any]
+    if isinstance(reads, ReadsConfig):
+        windows = read_windows(Path(source), reads, on_frames)
+    else:
+        assert isinstance(tokenizer, SoundTokenizer)
+        windows = hear_windows(Path(source), reads, tokenizer.config.rate_hz)
     name = Path(probe).name if isinstance(probe, str | Path) else ""
-    classes = classifier(frames_NTHWC)
-    return Recognised(source=Path(source).name, probe=name, windows=len(frames_NTHWC), classes=classes)
+    return Recognised(source=Path(source).name, probe=name, windows=len(windows), classes=classifier(windows))
 
 
 def read_windows(
@@ -155,11 +184,37 @@ def read_windows(
             f"{source} gives {len(picked)} frames at {reads.frames_per_second:g} a second, and this probe needs "
             f"{reads.frames} ({needed_s:.2f} s); give a longer video"
         )
-    starts = range(0, len(picked) - reads.frames + 1, max(1, reads.frames // 2))
-    if len(starts) > MAX_WINDOWS:
-        starts = [starts[number * len(starts) // MAX_WINDOWS] for number in range(MAX_WINDOWS)]
+    starts = _spread(range(0, len(picked) - reads.frames + 1, max(1, reads.frames // 2)))
     cut = [torch.stack(picked[start : start + reads.frames]) for start in starts]
     return rearrange(torch.stack(cut), "n t c h w -> n t h w c").contiguous().numpy()
+
+
+def hear_windows(source: Path, reads: HearsConfig, rate_hz: int) -> NDArray[np.float32]:
+    """Pieces [N, S] of the sound at rate_hz, mixed to one channel, each beginning half a piece after the one before.
+
+    The last is filled with silence to the probe's length. Of a word there is one piece. Errors as classify.
+    """
+    sound = read_sound(source)
+    mono = Sound(sound.samples_CS.mean(dim=0, keepdim=True), sound.rate_hz)
+    # Before anything else to the rate at which probes learn to hear, as their recordings were.
+    samples_S = resample_sound(mono, RATE_HZ).samples_CS[0]
+    if reads.word:
+        if not samples_S.any():
+            raise UsageError(f"{source} is silent, and this probe hears a word; give a recording of one")
+        samples_S = only_word(samples_S)
+    length = round(reads.seconds * RATE_HZ)
+    behind = 0 if reads.word else max(0, len(samples_S) - length)
+    starts = _spread(range(0, behind + length // 2, length // 2))
+    cut = [F.pad(piece_S, (0, length - len(piece_S))) for piece_S in (samples_S[at : at + length] for at in starts)]
+    pieces = [resample_sound(Sound(piece_S[None], RATE_HZ), rate_hz).samples_CS for piece_S in cut]
+    return torch.cat(pieces).numpy()
+
+
+def _spread(starts: Sequence[int]) -> Sequence[int]:
+    """At most MAX_WINDOWS of them, evenly."""
+    if len(starts) <= MAX_WINDOWS:
+        return starts
+    return [starts[number * len(starts) // MAX_WINDOWS] for number in range(MAX_WINDOWS)]
 
 
 def _square(clip: Clip, side: int) -> torch.Tensor:

@@ -153,13 +153,15 @@ def test_recipes_that_cannot_work_are_refused(recipe: ProbeTrainConfig) -> None:
         replace(recipe, input="words")
     with pytest.raises(ConfigError, match="hidden tokens"):
         replace(recipe, input="raw")
-    with pytest.raises(ConfigError, match="esc10 is a set of sounds"):
-        replace(recipe, set=SetConfig(name="esc10"))
+    with pytest.raises(ConfigError, match="worlds is a set of pictures; leave levels out"):
+        replace(recipe, levels=2)
     with pytest.raises(ConfigError, match="steps must be at least 1, got 0"):
         FitConfig(steps=0)
 
 
-@pytest.mark.parametrize("name", ["probe_weizmann_nano", "probe_worlds_nano"])
+@pytest.mark.parametrize("name", ["weizmann", "worlds", "fsdd", "esc10"])
 def test_the_shipped_recipes_name_shipped_tokenizers(name: str) -> None:
-    config = load_recipe(ROOT / "recipes" / f"{name}.py")
-    assert isinstance(config, ProbeTrainConfig) and config.tokenizer in hub.shipped()
+    config = load_recipe(ROOT / "recipes" / f"probe_{name}_nano.py")
+    assert isinstance(config, ProbeTrainConfig) and config.set.name.startswith(name)
+    wanted = checkpoint.SOUND_TOKENIZER if config.set.of_sounds else checkpoint.TOKENIZER
+    assert config.tokenizer in hub.shipped(wanted)

@@ -6,19 +6,25 @@ import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from kinolex import checkpoint, cli, hub
-from kinolex.errors import CheckpointError, UnknownModel, UsageError
-from kinolex.media import write
-from kinolex.models.probe import Probe, ProbeConfig, ReadsConfig
+from kinolex.errors import CheckpointError, UnknownModel, UnsupportedMedia, UsageError
+from kinolex.evaluation.understanding_sets import LabelledSet, LabelledSounds
+from kinolex.media import write, write_sound
+from kinolex.models.probe import HearsConfig, Probe, ProbeConfig, ReadsConfig
 from kinolex.tokenizers.video import VideoTokenizer
-from kinolex.types import Clip
+from kinolex.training.probe_data import Inputs
+from kinolex.training.probe_run import SizeConfig, judged, new_probe
+from kinolex.types import Clip, Sound
 from kinolex.understanding import Classifier, classify, load_classifier
-from kinolex.understanding.verb import read_windows
+from kinolex.understanding.features import INPUTS
+from kinolex.understanding.verb import hear_windows, read_windows
+from tests.tiny_sound import tiny_sound_tokenizer
 
 Make = Callable[..., Probe]
 
@@ -110,13 +116,80 @@ def test_the_command_prints_a_table_or_json(
     assert code == 2 and "--top" in err
 
 
+# --- sounds ---
+
+RATE_HZ = 16_000
+
+
+def hearing(*, seconds: float = 0.5, word: bool = False, **changes: Any) -> HearsConfig:
+    values = {"input": "decoded", "tokenizer": tiny_sound_tokenizer().fingerprint, "levels": 1}
+    return HearsConfig(**values | changes, seconds=seconds, word=word)
+
+
+def tone(path: Path, seconds: float, *, quiet_s: float = 0.0, rate_hz: int = RATE_HZ, channels: int = 1) -> Path:
+    times_S = torch.arange(int(seconds * rate_hz)) / rate_hz
+    loud_S = 0.5 * torch.sin(2 * torch.pi * 440 * times_S)
+    samples_S = torch.cat([torch.zeros(int(quiet_s * rate_hz)), loud_S, torch.zeros(int(quiet_s * rate_hz))])
+    write_sound(Sound(samples_S.expand(channels, -1).contiguous(), rate_hz), path)
+    return path
+
+
+@pytest.mark.parametrize(("seconds", "pieces"), [(0.2, 1), (0.5, 1), (0.6, 2), (0.75, 2), (1.0, 3), (60.0, 32)])
+def test_a_sound_is_heard_piece_by_piece_to_its_end(tmp_path: Path, seconds: float, pieces: int) -> None:
+    source = tone(tmp_path / "in.wav", seconds, rate_hz=44_100, channels=2)
+
+    heard_NS = hear_windows(source, hearing(), RATE_HZ)
+
+    assert heard_NS.shape == (pieces, RATE_HZ // 2) and heard_NS.dtype == np.float32
+    assert heard_NS[0, :3000].std() == pytest.approx(0.5 / 2**0.5, rel=0.02)
+    filled = pieces * RATE_HZ // 4 + RATE_HZ // 4 - round(seconds * RATE_HZ)
+    if filled > 0 and pieces < 32:
+        assert np.abs(heard_NS[-1, -filled + 100 :]).max(initial=0) < 1e-3
+
+
+def test_a_word_is_heard_without_the_quiet_around_it(tmp_path: Path) -> None:
+    source = tone(tmp_path / "in.wav", 0.3, quiet_s=1.0)
+
+    heard_NS = hear_windows(source, hearing(word=True), RATE_HZ)
+
+    assert len(heard_NS) == 1 and np.abs(heard_NS[0, :4000]).max() == pytest.approx(1, abs=0.02)
+    assert not heard_NS[0, 5500:].any()
+    silent = tmp_path / "silent.wav"
+    write_sound(Sound(torch.zeros(1, 8000), RATE_HZ), silent)
+    with pytest.raises(UsageError, match="silent, and this probe hears a word"):
+        hear_windows(silent, hearing(word=True), RATE_HZ)
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_sounds_are_classified_by_every_kind_of_input(tmp_path: Path, kind: str) -> None:
+    tokenizer = tiny_sound_tokenizer()
+    reads = hearing(input=kind)
+    samples_NS = np.random.default_rng(0).uniform(-0.5, 0.5, (2, RATE_HZ // 2)).astype(np.float32)
+    sounds = LabelledSounds(samples_NS, RATE_HZ, {"what": np.arange(2)}, np.arange(2))
+    inputs = Inputs(sounds, tokenizer, levels=1)
+    both = LabelledSet("noise", (("what", ("left", "right")),), sounds, sounds)
+    probe = new_probe(both, inputs, kind, SizeConfig(kind="attentive", width=16), 0)
+    assert probe.config.reads == reads
+    wanted = judged(probe, inputs, kind)["what"]
+
+    for number, samples_S in enumerate(samples_NS):
+        write_sound(Sound(torch.from_numpy(samples_S)[None], RATE_HZ), tmp_path / "in.flac")
+        found = classify(tmp_path / "in.flac", Classifier(probe, tokenizer))
+        assert found.classes["what"]["left"] == pytest.approx(float(wanted[number, 0]), abs=0.02)
+
+
+def test_a_video_without_sound_is_not_heard(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedMedia, match="holds no sound"):
+        hear_windows(video(tmp_path / "in.mp4"), hearing(), RATE_HZ)
+
+
 @pytest.mark.parametrize("name", hub.shipped(checkpoint.PROBE))
 def test_shipped_probes_are_small_and_read_a_shipped_tokenizer(name: str) -> None:
     folder = hub.locate(name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 400_000
     probe, _ = checkpoint.load_module(folder, checkpoint.PROBE)
     assert isinstance(probe, Probe) and probe.config.reads is not None
-    assert hub.name_of(probe.config.reads.tokenizer) in hub.shipped()
+    assert hub.name_of(probe.config.reads.tokenizer) in hub.shipped(None)
 
 
 def test_a_person_who_waves_both_hands_is_said_to_do_so(data_dir: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from kinolex import hub
 from kinolex.errors import UsageError
 from kinolex.evaluation.understanding_sets import LabelledSet, LabelledSounds
-from kinolex.models.probe import ProbeKind
+from kinolex.models.probe import HearsConfig, ProbeKind
 from kinolex.tokenizers.quantizers import ResidualConfig, VQConfig
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
@@ -112,7 +112,9 @@ def test_pitch_is_told_by_probes_and_labels_of_chance_are_not(kind: ProbeKind, k
         clips = LabelledSet("tones", (("pitch", tuple(map(str, PITCHES_HZ))),), train, test.clips)
         size = SizeConfig(kind=kind, width=16, heads=2, dropout=0.0)
         probe = new_probe(clips, inputs, kind_input, size, seed=0)
-        assert probe.config.reads is None
+        assert probe.config.reads == HearsConfig(
+            input=kind_input, tokenizer=tokenizer.fingerprint, levels=2, seconds=0.3
+        )
         fit(probe, inputs, kind_input, FitConfig(steps=60, batch=16, lr=1e-2, warmup_steps=2), seed=0)
         said_N = judged(probe, test, kind_input)["pitch"].argmax(dim=1).numpy()
         right[shuffled] = (said_N == test.clips.labels["pitch"]).mean()
