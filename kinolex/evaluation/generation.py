@@ -129,6 +129,7 @@ def evaluate_generation(
     samples: list[Sample] = []
     tasks: dict[str, Any] = {}
     truth = {key: features_of([clip.frames_TCHW for _, clip in clips], f) for key, f in feature_nets.items()}
+    of_ceiling = _distances({"ceiling": [clip.frames_TCHW for clip in ceilings]}, truth, feature_nets)
     for task_name in protocol.tasks:
         made_clips, trivial_clips, these = [], [], []
         for number, (clip_name, clip) in enumerate(clips):
@@ -140,12 +141,9 @@ def evaluate_generation(
                 samples.append(Sample(task_name, clip_name, clip, condition, made))
             done += 1
             on_clips(done, total)
-        sets = {
-            "made": made_clips,
-            "trivial_through_tokenizer": trivial_clips,
-            "ceiling": [clip.frames_TCHW for clip in ceilings],
-        }
-        tasks[task_name] = {"mean": summarise(these, protocol), "distances": _distances(sets, truth, feature_nets)}
+        sets = {"made": made_clips, "trivial_through_tokenizer": trivial_clips}
+        distances = _distances(sets, truth, feature_nets) + of_ceiling
+        tasks[task_name] = {"mean": summarise(these, protocol), "distances": distances}
         rows += these
     result = make_result(name, rows, protocol, command=command)
     result["generator"] = {"fingerprint": generator.fingerprint, "tokenizer": generator.tokenizer.fingerprint}

@@ -168,7 +168,7 @@ class MaskedGenerator:
             window_thw = torch.where(fixed_thw, window_thw, condition_thw[start:stop])
             task = self._task_here(posed.task, window_thw, fixed_thw, bool(words_P.any()))
             ids_thw = self._fill(task, window_thw, fixed_thw, words_P, start, config, on_window)
-            settled_thw = torch.cat([settled_thw[:start], ids_thw, settled_thw[stop:]])
+            settled_thw[start:stop] = ids_thw
             yield ids_thw[done - start :]
             done = stop
 
