@@ -16,6 +16,6 @@ def config() -> ProbeTrainConfig:
         set=SetConfig(name="esc10"),
         tokenizer="sound-nano",
         input="decoded",
-        fit=FitConfig(steps=1500, batch=32, lr=2e-3),
-        size=SizeConfig(kind="attentive"),
+        fit=FitConfig(steps=1000, batch=32, lr=2e-3),
+        size=SizeConfig(kind="attentive", width=48),
     )

@@ -16,6 +16,6 @@ def config() -> ProbeTrainConfig:
         set=SetConfig(name="fsdd"),
         tokenizer="sound-nano",
         input="decoded",
-        fit=FitConfig(steps=1500, batch=32, lr=2e-3),
+        fit=FitConfig(steps=2000, batch=32, lr=5e-3),
         size=SizeConfig(kind="attentive"),
     )
