@@ -10,13 +10,17 @@ from kinolex.cli.common import Source, frames_bar, load_either, show, to_json
 def classify(
     source: Source, probe: str = "probe-worlds-nano", model: str | None = None, top: int = 5, json: bool = False
 ) -> None:
-    """What is in a video, by a probe that reads its tokens: classes with probabilities.
+    """What is in a video or a sound, by a probe that reads its tokens: classes with probabilities.
 
     Example: kinolex classify in.mp4 --probe probe-worlds-nano
 
+    Of sound: kinolex classify in.wav --probe probe-esc10-nano
+
     Args:
-        source: any video FFmpeg reads; the middle square of its picture is looked at.
-        probe: shipped name (probe-worlds-nano, probe-weizmann-nano), folder, or hub repository.
+        source: any video FFmpeg reads, of which the middle square of the picture is looked at; for probes of sound any
+            sound, or a video with one.
+        probe: shipped name (probe-worlds-nano, probe-weizmann-nano; of sound probe-esc10-nano, probe-fsdd-nano),
+            folder, or hub repository.
         model: the tokenizer whose tokens the probe reads, where it is not a shipped one.
         top: classes to show of every attribute.
         json: print all probabilities as JSON.
@@ -35,7 +39,9 @@ def classify(
     if json:
         print(to_json(found.as_dict()))
         return
-    table = Table("attribute", "class", "probability", title=f"{found.source}, {found.windows} windows")
+    table = Table(
+        "attribute", "class", "probability", title=f"{found.source}, {found.windows} window{'s' * (found.windows > 1)}"
+    )
     for attribute, classes in found.classes.items():
         for number, (name, share) in enumerate(list(classes.items())[:top]):
             table.add_row(

@@ -192,7 +192,8 @@ def read_windows(
 def hear_windows(source: Path, reads: HearsConfig, rate_hz: int) -> NDArray[np.float32]:
     """Pieces [N, S] of the sound at rate_hz, mixed to one channel, each beginning half a piece after the one before.
 
-    The last is filled with silence to the probe's length. Of a word there is one piece. Errors as classify.
+    The last ends with the sound. Of a word there is one piece; what is too short is filled with silence. Errors as
+    classify.
     """
     sound = read_sound(source)
     mono = Sound(sound.samples_CS.mean(dim=0, keepdim=True), sound.rate_hz)
@@ -203,8 +204,11 @@ def hear_windows(source: Path, reads: HearsConfig, rate_hz: int) -> NDArray[np.f
             raise UsageError(f"{source} is silent, and this probe hears a word; give a recording of one")
         samples_S = only_word(samples_S)
     length = round(reads.seconds * RATE_HZ)
-    behind = 0 if reads.word else max(0, len(samples_S) - length)
-    starts = _spread(range(0, behind + length // 2, length // 2))
+    last = 0 if reads.word else max(0, len(samples_S) - length)
+    starts = [*range(0, last + 1, length // 2)]
+    if last - starts[-1] > length // 8:
+        starts.append(last)
+    starts = _spread(starts)
     cut = [F.pad(piece_S, (0, length - len(piece_S))) for piece_S in (samples_S[at : at + length] for at in starts)]
     pieces = [resample_sound(Sound(piece_S[None], RATE_HZ), rate_hz).samples_CS for piece_S in cut]
     return torch.cat(pieces).numpy()
