@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +210,8 @@ def fewshot(
     check_device(device)
     from kinolex.evaluation.fewshot import FewShotProtocol, evaluate_fewshot
 
-    spae, fingerprint, lm = _words_and_reader(model, language_model, device)
-    protocol = FewShotProtocol(
+    protocol = partial(
+        FewShotProtocol,
         sets=sets,
         ways=ways,
         shots=shots,
@@ -218,33 +220,16 @@ def fewshot(
         layers=layers,
         episodes=episodes,
         seed=seed,
-        language_model=lm.fingerprint,
-        tokenizer=fingerprint,
     )
-    name = f"fewshot_{Path(model).name}" + _unless_usual(language_model)
-    with frames_bar("few-shot", "answers") as bar:
-        result = evaluate_fewshot(
-            lm,
-            spae,
-            data,
-            protocol,
-            out,
-            name=name,
-            command=command_of("eval fewshot", fewshot, options),
-            on_episodes=bar,
-        )
-    facts = {
-        f"{task} {key}": one["mean"][key]["mean"]
-        for task, one in result["tasks"].items()
-        for key in ("open", "among", "shuffled_among", "neighbour", "told_open", "chance")
-    }
+    told = ("open", "among", "shuffled_among", "neighbour", "told_open", "chance")
+    result, facts = _measured_in_context(fewshot, options, evaluate_fewshot, protocol, "answers", told)
     facts |= {
         f"{task} {key}: {one['few_words']} words over {one['most_words']}": one[key]["mean"]
         for task, one in result["few_words"].items()
         for key in ("open", "among")
         if key in one
     }
-    show(facts | {"page": str(out / f"{name}.html")}, json)
+    show(facts, json)
 
 
 def questions(
@@ -285,9 +270,9 @@ def questions(
     check_device(device)
     from kinolex.evaluation.questions import QUESTIONS, QuestionsProtocol, evaluate_questions
 
-    spae, fingerprint, lm = _words_and_reader(model, language_model, device)
     usual = ("worlds",) if data is None else tuple(QUESTIONS)
-    protocol = QuestionsProtocol(
+    protocol = partial(
+        QuestionsProtocol,
         sets=sets or (() if captions else usual),
         captions=captions or (() if sets else usual),
         shots=shots,
@@ -295,28 +280,10 @@ def questions(
         layers=layers,
         episodes=episodes,
         seed=seed,
-        language_model=lm.fingerprint,
-        tokenizer=fingerprint,
     )
-    name = f"questions_{Path(model).name}" + _unless_usual(language_model)
-    with frames_bar("questions", "answers") as bar:
-        result = evaluate_questions(
-            lm,
-            spae,
-            data,
-            protocol,
-            out,
-            name=name,
-            command=command_of("eval questions", questions, options),
-            on_episodes=bar,
-        )
-    facts = {
-        f"{task} {key}": one["mean"][key]["mean"]
-        for task, one in result["tasks"].items()
-        for key in ("open", "among", "shuffled_among", "neighbour", "chance", "made_f1", "shuffled_f1", "copy_f1")
-        if key in one["mean"]
-    }
-    show(facts | {"page": str(out / f"{name}.html")}, json)
+    told = ("open", "among", "shuffled_among", "neighbour", "chance", "made_f1", "shuffled_f1", "copy_f1")
+    _, facts = _measured_in_context(questions, options, evaluate_questions, protocol, "answers", told)
+    show(facts, json)
 
 
 def drawing(
@@ -360,42 +327,58 @@ def drawing(
     check_device(device)
     from kinolex.evaluation.drawing import DrawingProtocol, evaluate_drawing
 
-    spae, fingerprint, lm = _words_and_reader(model, language_model, device)
-    protocol = DrawingProtocol(
+    protocol = partial(
+        DrawingProtocol,
         sets=sets or (("worlds",) if data is None else ("digits", "worlds")),
         changes=changes,
         examples=examples,
         layers=layers,
         episodes=episodes,
         seed=seed,
-        language_model=lm.fingerprint,
-        tokenizer=fingerprint,
     )
-    name = f"drawing_{Path(model).name}" + _unless_usual(language_model)
-    with frames_bar("drawing", "pictures") as bar:
-        result = evaluate_drawing(
+    told = ("made_success", "shuffled_success", "error_over_copy", "made_digit", "right_digit")
+    _, facts = _measured_in_context(drawing, options, evaluate_drawing, protocol, "pictures", told)
+    show(facts, json)
+
+
+def _measured_in_context(
+    command: Callable[..., None],
+    options: dict[str, Any],
+    evaluate: Callable[..., dict[str, Any]],
+    protocol: Callable[..., Any],
+    unit: str,
+    told: tuple[str, ...],
+) -> tuple[dict[str, Any], dict[str, object]]:
+    """The result of an evaluation with a language model, and what of it is printed: means of these figures, the page.
+
+    Args:
+        command, options: that were called.
+        protocol: makes it, once both models are known.
+    """
+    kind = command.__name__
+    model, language_model, out = (options[name] for name in ("model", "language_model", "out"))
+    spae, fingerprint, lm = _words_and_reader(model, language_model, options["device"])
+    # Results of another language model are told apart from those of the shipped one.
+    other = "" if (reader := Path(language_model).name) == "text-nano" else f"_{reader}"
+    name = f"{kind}_{Path(model).name}{other}"
+    with frames_bar(kind, unit) as bar:
+        result = evaluate(
             lm,
             spae,
-            data,
-            protocol,
+            options["data"],
+            protocol(language_model=lm.fingerprint, tokenizer=fingerprint),
             out,
             name=name,
-            command=command_of("eval drawing", drawing, options),
+            command=command_of(f"eval {kind}", command, options),
             on_episodes=bar,
         )
-    facts = {
+    facts: dict[str, object] = {
         f"{task} {key.replace('_', ' ')}": one["mean"][key]["mean"]
         for task, one in result["tasks"].items()
-        for key in ("made_success", "shuffled_success", "error_over_copy", "made_digit", "right_digit")
+        for key in told
         if key in one["mean"]
     }
-    show(facts | {"page": str(out / f"{name}.html")}, json)
-
-
-def _unless_usual(language_model: str) -> str:
-    """Tells results of another language model apart from those of the shipped one."""
-    name = Path(language_model).name
-    return "" if name == "text-nano" else f"_{name}"
+    return result, facts | {"page": str(out / f"{name}.html")}
 
 
 def _words_and_reader(model: str, language_model: str, device: str) -> tuple[Any, str, Any]:
