@@ -6,6 +6,9 @@ from pathlib import Path
 
 from kinolex.cli.common import Source, frames_bar, load_either, show, to_json
 
+PICTURES = ("weizmann64", "worlds", "cifar10", "digits")
+"""Sets of pictures."""
+
 
 def classify(
     source: Source, probe: str = "probe-worlds-nano", model: str | None = None, top: int = 5, json: bool = False
@@ -54,7 +57,7 @@ def understanding(
     data: Path | None = None,
     out: Path = Path("out/eval"),
     model: tuple[str, ...] = (),
-    sets: tuple[str, ...] = ("weizmann64", "worlds", "cifar10", "digits"),
+    sets: tuple[str, ...] = PICTURES,
     kinds: tuple[str, ...] = ("linear", "attentive", "transformer"),
     inputs: tuple[str, ...] = ("raw", "decoded", "latents", "digits"),
     seeds: int = 3,
@@ -80,7 +83,7 @@ def understanding(
 
     Args:
         data: folder with one sub-folder per set; worlds need none.
-        out: gets understanding_MODEL.json and a page for every model.
+        out: gets understanding_MODEL.json and a page for every model; other sets than by default are in the name.
         model: tokenizers: shipped names, folders, or hub repositories; by default magvit2-nano, video-nano and
             magvit-nano, for sets of sounds sound-nano.
         sets: of pictures weizmann64, worlds, cifar10, digits; or of sounds fsdd, esc10.
@@ -119,6 +122,7 @@ def understanding(
     # All before the first is measured: that takes long, and a name may be wrong.
     tokenizers = {name: load_either(name, device)[0] for name in names}
     facts: dict[str, object] = {}
+    of_sets = "" if sets == PICTURES else "_" + "-".join(sets)
     for name, tokenizer in tokenizers.items():
         label = Path(name).name
         with frames_bar(label, "probes") as bar:
@@ -128,7 +132,7 @@ def understanding(
                 protocol,
                 cache or out / "understanding",
                 out,
-                name=f"understanding_{label}",
+                name=f"understanding_{label}{of_sets}",
                 label=label,
                 on_runs=bar,
             )

@@ -94,7 +94,7 @@ def test_the_command_measures_a_tokenizer(tmp_path: Path, capsys: pytest.Capture
     assert stopped.value.code == 0
     facts = json.loads(capsys.readouterr().out)
     assert any(name.startswith("magvit2-nano worlds, linear, digits") for name in facts)
-    assert (tmp_path / "understanding_magvit2-nano.json").is_file()
+    assert (tmp_path / "understanding_magvit2-nano_worlds.json").is_file()
 
 
 def test_sounds_are_compared_as_pictures_are(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_command_takes_the_shipped_tokenizer_for_sounds(tmp_path: Path, caps
         cli.main(arguments)
     assert stopped.value.code == 0
     assert any(name.startswith("sound-nano fsdd, linear, latents") for name in json.loads(capsys.readouterr().out))
-    assert (tmp_path / "understanding_sound-nano.json").is_file()
+    assert (tmp_path / "understanding_sound-nano_fsdd.json").is_file()
 
     with pytest.raises(SystemExit) as stopped:
         cli.main([*arguments, "--model", "magvit2-nano"])
