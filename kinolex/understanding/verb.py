@@ -142,8 +142,8 @@ def classify(
         on_frames: called as frames are read.
 
     Raises:
-        UsageError: an image for a probe of videos, a video that is too short for one window, or silence where a word is
-            to be heard.
+        UsageError: an image for a probe of videos, a video that is too short for one window, or silence where something
+            is to be heard.
         UnknownModel: no such probe. KinolexError: of the media layer.
     """
     classifier = probe if isinstance(probe, Classifier) else load_classifier(probe)
@@ -199,9 +199,9 @@ def hear_windows(source: Path, reads: HearsConfig, rate_hz: int) -> NDArray[np.f
     mono = Sound(sound.samples_CS.mean(dim=0, keepdim=True), sound.rate_hz)
     # Before anything else to the rate at which probes learn to hear, as their recordings were.
     samples_S = resample_sound(mono, RATE_HZ).samples_CS[0]
+    if not samples_S.any():
+        raise UsageError(f"{source} is silent, and this probe hears {'words' if reads.word else 'sounds'}; give one")
     if reads.word:
-        if not samples_S.any():
-            raise UsageError(f"{source} is silent, and this probe hears a word; give a recording of one")
         samples_S = only_word(samples_S)
     length = round(reads.seconds * RATE_HZ)
     last = 0 if reads.word else max(0, len(samples_S) - length)

@@ -158,8 +158,9 @@ def test_a_word_is_heard_without_the_quiet_around_it(tmp_path: Path) -> None:
     assert not heard_NS[0, 5500:].any()
     silent = tmp_path / "silent.wav"
     write_sound(Sound(torch.zeros(1, 8000), RATE_HZ), silent)
-    with pytest.raises(UsageError, match="silent, and this probe hears a word"):
-        hear_windows(silent, hearing(word=True), RATE_HZ)
+    for word, what in ((True, "words"), (False, "sounds")):
+        with pytest.raises(UsageError, match=f"silent, and this probe hears {what}; give one"):
+            hear_windows(silent, hearing(word=word), RATE_HZ)
 
 
 @pytest.mark.parametrize("kind", INPUTS)
