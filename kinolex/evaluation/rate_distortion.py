@@ -47,6 +47,8 @@ IMAGE_LIMITS_BPP = (0.25, 0.5)
 IMAGE_LINES = 256
 MAX_PICTURE_CHARACTERS = 14_000_000
 """Of a page, all pictures together; later clips are left out of the side-by-side view."""
+MAX_SHOWN_CLIPS = 8
+"""Likewise: each is coded again by every coder at every limit."""
 ROWS_FILE = "rate_distortion_rows.jsonl"
 FEATURES = Path("perceptual") / "squeezenet_v1_0_imagenet.safetensors"
 """Weights of the perceptual backbone below the data folder; without them squeezenet_distance is not measured."""
@@ -195,6 +197,8 @@ def pictures(
         wanted = [row for row in rows if (row["name"], row.get("counting")) == (entry.name, "raw")]
         if not wanted:
             continue
+        if len({one.clip for one in shown}) == MAX_SHOWN_CLIPS:
+            break
         clip = read_entry(entry, protocol)
         middle = clip.num_frames // 2
         ours = [Shown(entry.name, ORIGINAL, "", ORIGINAL, _uri(clip, middle))]
