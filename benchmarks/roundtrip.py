@@ -31,7 +31,7 @@ from kinolex.media.sound import track_of
 from kinolex.types import Sound
 
 OUT = Path(__file__).with_suffix(".json")
-LONGEST_S = 1800
+LONGEST_S = 7200
 IN_STEP = 0.95
 """Correlation of the two sounds at lag zero that counts as the same sound, coded again, in sync."""
 
