@@ -56,11 +56,6 @@ QUESTION_SHARES = {
     **{"questions": 0.25, "written": 0.15, "changed": 0.12},
 }
 """While the model does not look past a question for the label of words that it saw before, nor writes long answers."""
-CAPTION_SHARES = {
-    **QUESTION_SHARES,
-    **{"classes": 0.45, "few": 0.12, "questions": 0.15, "captioned": 0.25, "written": 0.12, "changed": 0.06},
-}
-"""While the model runs into captions that it remembers instead of those that it was shown."""
 REPEATING_SHARES = {**SHARES, "classes": 0.35, "sequences": 0.1, "repeats": 0.3}
 """While the model does not look back yet. In 1200 steps with few repeats it did not begin to, in 300 with these it
 did: share of answers that are right from 0.11 to 0.92."""
@@ -68,7 +63,6 @@ did: share of answers that are right from 0.11 to 0.92."""
 QUESTIONS = ("what is it?", "what does it show?", "which one is it?", "which kind is it?", "is it one of them?")
 BLOCK_IDS, MOST_QUERIES = 12, 24
 """Ids of a shown example besides its words; examples that a document asks about."""
-MOST_CAPTION_WORDS = 12
 
 SHOWN, PROSE, ANSWER = 0, 1, 2
 """Text that is only shown, as random words that nobody could predict; text to predict; answers in patterns."""
@@ -228,30 +222,8 @@ class TextSet:
             opening = "".join(f" {word}" for word in self._random_words(dice, int(dice.integers(1, 3))))
         answers = self._random_labels(dice, ways if dice.random() < 0.6 else 2)
         labels = [answers[way % len(answers)] for way in range(ways)]
-        alike, told = float(dice.uniform(0.8, 1.0)), bool(dice.random() < 0.15)
-        return self._asked_again(
-            dice, ways, 1, size, alike, labels=labels, question=question, opening=opening, told=told
-        )
-
-    def _captioned(self, dice: np.random.Generator) -> list[Piece]:
-        """As _few, with a caption for a label: any of the remembered ones, so that only the document tells which."""
-        ways = int(dice.integers(2, 5))
-        captions = [self._caption(dice) for _ in range(ways)]
-        if dice.random() < 0.3:
-            # Two captions that differ in their end alone.
-            start = captions[0].split()[: int(dice.integers(1, 5))]
-            captions = [" ".join([*start, *self._random_words(dice, int(dice.integers(1, 4)))]) for _ in range(ways)]
-        size = int(dice.choice([1, 1, 2, 3, 5]))
-        alike, told = float(dice.uniform(0.8, 1.0)), bool(dice.random() < 0.15)
-        return self._asked_again(dice, ways, 1, size, alike, labels=captions, told=told)
-
-    def _caption(self, dice: np.random.Generator) -> str:
-        """Of a world or video, at most MOST_CAPTION_WORDS of it, or of a thing."""
-        if dice.random() < 0.5:
-            caption = self.sources.captions[int(dice.integers(len(self.sources.captions)))]
-            return " ".join(caption.split()[:MOST_CAPTION_WORDS])
-        article, ending = str(dice.choice(["a", "the", "a photo of a", "a small"])), str(dice.choice(["", "", "."]))
-        return f"{article} {self._random_labels(dice, 1)[0]}{ending}"
+        alike = float(dice.uniform(0.8, 1.0))
+        return self._asked_again(dice, ways, 1, size, alike, labels=labels, question=question, opening=opening)
 
     def _asked_again(
         self,
@@ -264,7 +236,6 @@ class TextSet:
         labels: Sequence[str] = (),
         question: str = "",
         opening: str = "",
-        told: bool = False,
     ) -> list[Piece]:
         """Bags of random words, each shown so many times with its label, and then asked about.
 
@@ -273,17 +244,12 @@ class TextSet:
             labels: of the bags; random ones if not given.
             question: asked of each bag.
             opening: before each label, with a space before it.
-            told: bags hold the words of their labels, as far as these fit.
         """
         bags = [self._random_words(dice, size) for _ in range(ways)]
         labels = labels or self._random_labels(dice, ways)
-        if told:
-            bags = [
-                [*label.split()[:size], *bag[len(label.split()) :]] for label, bag in zip(labels, bags, strict=True)
-            ]
         moved = bool(dice.random() < 0.5)
         rounds = [int(index) for _ in range(shots) for index in dice.permutation(ways)]
-        block = size + BLOCK_IDS + len((question + opening).split()) + max(len(label.split()) for label in labels) - 1
+        block = size + BLOCK_IDS + len((question + opening).split())
         fit = max(2, min(MOST_QUERIES, 300 // block - len(rounds)))
         asked = [*rounds, *(int(index) for index in dice.integers(0, ways, int(dice.integers(2, fit + 1))))]
         named = bool(dice.random() < 0.6)

@@ -25,7 +25,6 @@ from kinolex.training.loop import NetworkLoop, deadline, fields_of, recipe_hash
 from kinolex.training.optimizer import Optimizers
 from kinolex.training.text_data import (
     ANSWER,
-    CAPTION_SHARES,
     PAIRING_SHARES,
     QUESTION_SHARES,
     REPEATING_SHARES,
@@ -61,8 +60,6 @@ class TextTrainConfig:
     """Steps after these, in which text is full of single words with labels."""
     question_steps: int = 0
     """Steps after these, in which text is full of questions about words."""
-    caption_steps: int = 0
-    """Steps after these, in which text is full of captions that a document alone can tell."""
     embedding_steps: int | None = None
     """First steps, in which the embeddings learn; then they stay, so that a word tokenizer made of them still fits.
     None is all steps."""
@@ -158,7 +155,6 @@ class TextTrainer(NetworkLoop[Any]):
             (self.config.repeating_steps, REPEATING_SHARES),
             (self.config.pairing_steps, PAIRING_SHARES),
             (self.config.question_steps, QUESTION_SHARES),
-            (self.config.caption_steps, CAPTION_SHARES),
         ):
             begins += steps
             if step < begins:

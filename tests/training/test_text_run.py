@@ -213,25 +213,6 @@ def test_bags_of_words_keep_their_answers_whatever_is_asked(text: TextSet) -> No
     assert 20 < asked < 36 and opened > 8 and alike > 4
 
 
-def test_captions_are_told_by_the_words_that_they_were_shown_with(text: TextSet) -> None:
-    kept, long, alike, told = list[bool](), list[int](), 0, 0
-    for seed in range(60):
-        pieces = text._captioned(np.random.default_rng(seed))
-        blocks = "".join(piece for piece, _ in pieces).split("###\n")[1:]
-        captions = dict[frozenset[str], set[str]]()
-        for block in blocks:
-            words, caption = block.split("<")[1].split(">")[0].split(), block.split("Output: ")[1].strip()
-            captions.setdefault(frozenset(words), set()).add(caption)
-            long.append(len(caption.split()))
-            told += words[0] == caption.split()[0]
-        kept += [len(found) == 1 for found in captions.values()]
-        firsts = {next(iter(found)).split()[0] for found in captions.values()}
-        alike += len(firsts) == 1 < len(captions)
-        assert sum(part == ANSWER for _, part in pieces) >= 2
-    assert np.mean(kept) > 0.9 and alike > 8 and told > 40
-    assert 2 < np.mean(long) < 12 and max(long) <= text_data.MOST_CAPTION_WORDS + 3
-
-
 def test_rows_are_written_again_under_their_labels(text: TextSet) -> None:
     for seed in range(20):
         pieces = text._written(np.random.default_rng(seed))
@@ -254,15 +235,14 @@ def test_changed_rows_keep_their_length_and_most_of_their_words(text: TextSet) -
 
 
 def test_steps_after_the_repeating_ones_read_pairs(folder: Path, tmp_path: Path) -> None:
-    config = replace(TINY, repeating_steps=1, pairing_steps=2, question_steps=1, caption_steps=1)
+    config = replace(TINY, repeating_steps=1, pairing_steps=2, question_steps=1)
     trainer = TextTrainer(config, folder, tmp_path / "run")
-    shares = [trainer._shares(step) for step in range(6)]
+    shares = [trainer._shares(step) for step in range(5)]
     assert shares == [
         text_data.REPEATING_SHARES,
         text_data.PAIRING_SHARES,
         text_data.PAIRING_SHARES,
         text_data.QUESTION_SHARES,
-        text_data.CAPTION_SHARES,
         text_data.SHARES,
     ]
 
