@@ -3,7 +3,8 @@
     roundtrip   file -> tokens -> file      encode     file -> token file     decode       token file -> file
     info        anything -> what it is      compress   file -> .klx           decompress   .klx -> file
 
-All but info stream: memory does not grow with the length of the video. Sound alone has its verbs in kinolex.sound_api.
+All but info stream: memory does not grow with the length of the video, except for its sound, which is held whole. Sound
+alone has its verbs in kinolex.sound_api.
 """
 
 from __future__ import annotations
@@ -339,7 +340,9 @@ def decompress(
             broken.append(error)
 
     with _open_klx(source) as file:
-        sound = read_sound(file, tolerate=on_lost is not None, up_to_damage=True, tokenizer=sound_tokenizer)
+        sound = None
+        if _keeps_sound(target):
+            sound = read_sound(file, tolerate=on_lost is not None, up_to_damage=True, tokenizer=sound_tokenizer)
         total = _frames_in(file)
         file.seek(0)
         clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost, sound_tokenizer=sound_tokenizer)
@@ -350,15 +353,39 @@ def decompress(
 
 
 def decompress_frame(
-    source: str | Path, target: str | Path, frame: int, find_coder: FindCoder = shipped_coder
+    source: str | Path,
+    target: str | Path,
+    frame: int,
+    find_coder: FindCoder = shipped_coder,
+    *,
+    on_lost: Callable[[Lost], None] | None = None,
 ) -> Extent:
-    """One frame of a .klx file as an image; reads the header, the index and its chunk alone. Errors as decompress."""
+    """One frame of a .klx file as an image; reads the header, the index and its chunk alone.
+
+    Args:
+        on_lost: reads a file that is damaged or has no index from the front, and is called for every damaged stretch
+            up to the frame.
+
+    Errors as decompress; UsageError: the video has no such frame.
+    """
     check_target(target)
     refuse_same(Path(source), Path(target))
     with _open_klx(Path(source)) as file:
-        clip = decompress_at(file, frame, find_coder)
+        if on_lost is None:
+            clip = decompress_at(file, frame, find_coder)
+        else:
+            clip = _frame_from_front(file, frame, find_coder, on_lost)
     write(clip, Path(target))
     return clip.extent
+
+
+def _frame_from_front(file: BinaryIO, frame: int, find_coder: FindCoder, on_lost: Callable[[Lost], None]) -> Clip:
+    shown = 0
+    for clip in decompress_stream(blocks_of(file), find_coder, on_lost=on_lost):
+        if 0 <= frame - shown < clip.num_frames:
+            return Clip(clip.frames_TCHW[frame - shown :][:1], clip.fps)
+        shown += clip.num_frames
+    raise UsageError(f"frames 0 to {shown - 1} of the video could be read, and not {frame}")
 
 
 @contextmanager

@@ -3,7 +3,8 @@
     Clip --chunks--> scale --> tokenizer.encode, cheap tokens asked for --> StreamEncoder --> bytes
     bytes --> StreamDecoder --> tokenizer.decode_stream --> scale --> Clip
 
-Both directions work piece by piece; their delay is one chunk (49 frames unless another length is chosen).
+Both directions work piece by piece; their delay is one chunk (49 frames unless another length is chosen), and one frame
+more when compressing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from io import BytesIO
 from itertools import chain, groupby
 from pathlib import Path
@@ -75,11 +76,14 @@ class CompressConfig:
         targets = [value for value in (self.quality, self.bpp, self.kbps) if value is not None]
         if len(targets) > 1:
             raise ConfigError("give one of quality, bpp and kbps (--rate-kbps); they are three ways to say the same")
-        if self.quality is not None and not 0 <= self.quality <= 100:
-            raise ConfigError(f"quality must be in 0..100, got {self.quality}")
-        rates = (self.bpp, self.kbps, self.chunk_frames, self.sound_kbps)
-        if not all(0 < value < math.inf for value in rates if value is not None):
-            raise ConfigError(f"bpp, kbps, chunk_frames and sound_kbps must be positive and finite, got {self}")
+        if self.quality is not None and not (isinstance(self.quality, int) and 0 <= self.quality <= 100):
+            raise ConfigError(f"quality must be a whole number in 0..100, got {self.quality!r}")
+        if not (isinstance(self.chunk_frames, int) and self.chunk_frames > 0):
+            raise ConfigError(f"chunk_frames must be a whole number above 0, got {self.chunk_frames!r}")
+        for name in ("bpp", "kbps", "sound_kbps"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise ConfigError(f"{name} must be a positive, finite number, got {value!r}")
 
 
 def compress_stream(
@@ -100,7 +104,8 @@ def compress_stream(
         sound_tokenizer: makes the sound tokens; None makes it Opus.
 
     Yields:
-        Bytes; joined they are the file. The delay is config.chunk_frames.
+        Bytes; joined they are the file. The delay is config.chunk_frames and one frame more, which tells that a chunk
+        is not the last.
 
     Raises:
         UsageError: no frame came.
@@ -120,7 +125,9 @@ def compress_stream(
         if budget is None:
             tokens = _code(chunk, step, tokenizer, prior)
         else:
-            left = budget - 8 * (spent + sum(map(len, packets)) + OVERHEAD_BYTES)
+            beside = END_BYTES + OVERHEAD_BYTES + sum(map(len, packets))
+            beside += spent or HEADER_BYTES + len(coded.head if coded else b"")
+            left = budget - 8 * beside
             tokens, step = _code_within(left, chunk, step, tokenizer, prior)
         data = encoder.push(tokens, scale=SCALES[step], packets=packets)
         spent += len(data)
@@ -130,8 +137,8 @@ def compress_stream(
     yield encoder.finish(sound_samples=coded.num_samples if coded else 0)
 
 
-OVERHEAD_BYTES = 24
-"""Of the container per chunk, put aside when a budget is kept."""
+HEADER_BYTES, OVERHEAD_BYTES, END_BYTES = 80, 24, 24
+"""Of the container, put aside when a budget is kept: before the first chunk, with every chunk, and behind the last."""
 
 
 def _chunks(clips: Iterable[Clip], size: int) -> Iterator[tuple[Clip, bool]]:
@@ -472,17 +479,26 @@ def compress(
         options: of CompressConfig, for clips: quality=, bpp= or kbps=, chunk_frames=, sound_kbps=.
 
     Raises:
-        TokenError: tokens of another tokenizer. ConfigError: options that cannot be.
+        UsageError: neither clip nor tokens. TokenError: tokens of another tokenizer.
+        ConfigError: options that cannot be.
     """
+    if not isinstance(what, Clip | Tokens):
+        raise UsageError(
+            f"compress takes a Clip or Tokens, got {what!r}; kinolex.read(path) reads a file, and kinolex.api.compress "
+            "goes from file to file"
+        )
+    known = [one.name for one in fields(CompressConfig)]
+    if unknown := set(options) - set(known):
+        raise ConfigError(f"no option {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    config = CompressConfig(**options)
     tokenizer = hub.load(model)
     prior = hub.load_prior(model, tokenizer)
     if isinstance(what, Tokens):
         check_fingerprint(what, tokenizer.fingerprint)
-        if options:
-            raise ConfigError(f"tokens are stored as they are, so {', '.join(options)} cannot be chosen any more")
+        if chosen := [*options, *(["sound_model"] if sound_model is not None else [])]:
+            raise ConfigError(f"tokens are stored as they are, so {', '.join(chosen)} cannot be chosen any more")
         return codec.compress(what, prior, frames_per_latent=tokenizer.pixels_per_token[0])
     sound_tokenizer = None if sound_model is None else hub.load_sound(sound_model)
-    config = CompressConfig(**options)
     pieces = compress_stream([what], tokenizer, prior, config, sound=what.sound, sound_tokenizer=sound_tokenizer)
     return b"".join(pieces)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -225,6 +226,15 @@ def test_a_budget_that_cannot_be_kept_gives_the_smallest_scale(plain: str) -> No
     assert facts["scales"] == f"{SCALES[0]}/16"
 
 
+@pytest.mark.parametrize("size", [(24, 32), (37, 53)])
+def test_a_budget_of_a_short_and_small_video_counts_header_and_index(plain: str, size: tuple[int, int]) -> None:
+    clip = moving_clip(20, *size)
+    least = len(compress(clip, plain, quality=0))
+    for wanted in (1.25 * least, 1.6 * least, 2.5 * least):
+        data = compress(clip, plain, bpp=8 * wanted / (20 * size[0] * size[1]))
+        assert len(data) <= 1.01 * wanted
+
+
 # --- seeking ---
 
 
@@ -393,6 +403,29 @@ def test_a_damaged_file_leaves_the_frames_before_the_damage_or_all_of_them_with_
     assert read(target).num_frames == 30 and [stretch.first_frame for stretch in lost] == [18]
 
 
+def test_one_frame_of_a_damaged_or_cut_file_is_read_from_the_front_if_tolerated(plain: str, tmp_path: Path) -> None:
+    klx, target = tmp_path / "c.klx", tmp_path / "one.png"
+    data = compress(moving_clip(30), plain, chunk_frames=9)
+    whole = decompress(data, plain).frames_TCHW
+    klx.write_bytes(damaged(data, 2))
+    with pytest.raises(DamagedStream, match="chunk 3 does not fit"):
+        api.decompress_frame(klx, target, 20, coder_of(plain))
+    lost: list[Lost] = []
+    api.decompress_frame(klx, target, 20, coder_of(plain), on_lost=lost.append)
+    assert torch.equal(read(target).frames_TCHW, whole[17:18]) and [stretch.first_frame for stretch in lost] == [18]
+
+    klx.write_bytes(data[: chunk_places(data)[2][0] + 5])
+    with pytest.raises(StreamError, match="does not end in its index"):
+        api.decompress_frame(klx, target, 12, coder_of(plain))
+    api.decompress_frame(klx, target, 12, coder_of(plain), on_lost=lost.append)
+    assert torch.equal(read(target).frames_TCHW, whole[12:13])
+    with pytest.raises(UsageError, match="frames 0 to 17 of the video could be read, and not 20"):
+        api.decompress_frame(klx, target, 20, coder_of(plain), on_lost=lost.append)
+    klx.write_bytes(b"a text, and a long one at that")
+    with pytest.raises(StreamError, match=r"this is no \.klx file"):
+        api.decompress_frame(klx, target, 0, coder_of(plain))
+
+
 def test_a_file_of_which_nothing_can_be_read_leaves_no_target(plain: str, tmp_path: Path) -> None:
     data, klx, target = compress(moving_clip(9), plain), tmp_path / "c.klx", tmp_path / "out.mp4"
     for bad in (b"", b"text", data[:40], data[: chunk_places(data)[0][1] - 1], damaged(data, 0)):
@@ -435,11 +468,24 @@ def test_files_and_tokens_of_another_model_are_refused_by_name(plain: str, learn
         {"chunk_frames": 0},
         {"sound_kbps": 0.0},
         {"bpp": math.nan},
+        {"quality": 50.5},
+        {"quality": "5"},
+        {"chunk_frames": 2.5},
+        {"kbps": "1"},
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
+def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
         CompressConfig(**options)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_no_clip_and_options_that_are_none_are_refused_by_name(plain: str) -> None:
+    with pytest.raises(UsageError, match=r"takes a Clip or Tokens, got 'in.mp4'; kinolex.read"):
+        compress("in.mp4", plain)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="no option nope; there are quality, bpp"):
+        compress(moving_clip(5), plain, nope=3)
+    with pytest.raises(ConfigError, match="so sound_model cannot be chosen"):
+        compress(hub.load(plain).encode(moving_clip(5)), plain, sound_model="sound-nano")
 
 
 def test_an_empty_stream_and_pieces_of_different_sizes_are_refused(plain: str) -> None:

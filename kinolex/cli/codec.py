@@ -54,8 +54,8 @@ def compress(
     for name, wanted, got in (("bpp", bpp, report.bits_per_pixel), ("rate-kbps", rate_kbps, report.kbps)):
         if wanted is not None and got > 1.01 * wanted:
             print(
-                f"{name} {wanted:g} cannot be kept: {target} has {got:.4g}, the least that this model, these chunks "
-                "and this sound allow; try longer --chunk-frames, less --sound-kbps, or fewer --lines",
+                f"{name} {wanted:g} was not kept: {target} has {got:.4g}. Chunks at their smallest may take more, and "
+                "sound after the last picture counts; try longer --chunk-frames, less --sound-kbps, or fewer --lines",
                 file=sys.stderr,
             )
     show(report.as_dict(), json)
@@ -80,7 +80,8 @@ def decompress(
         model: that made the file; by default the shipped ones are searched.
         sound_model: that made the sound tokens, where they are some; by default the shipped ones are searched.
         frame: only this one, counted from 0, into an image; reads no more of the file than it needs.
-        tolerate: hold the picture over what is damaged or missing instead of stopping there.
+        tolerate: hold the picture over what is damaged or missing instead of stopping there; with it, --frame reads the
+            file from the front.
         json: print what was written as JSON.
     """
     from kinolex import api, hub
@@ -88,7 +89,7 @@ def decompress(
 
     lost: list[Lost] = []
     if frame is not None:
-        extent = api.decompress_frame(source, target, frame, coder_of(model))
+        extent = api.decompress_frame(source, target, frame, coder_of(model), on_lost=lost.append if tolerate else None)
     else:
         sounds = None if sound_model is None else hub.load_sound(sound_model)
         with frames_bar(source.name) as bar:

@@ -46,6 +46,9 @@ _FIELD_BYTES = 64
 """More than all fields of a chunk or an end together, but for payload and index."""
 
 
+NO_KLX = "this is no .klx file: it does not begin as one; compress a video to get one"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What a reader accepts; a file that asks for more is refused before memory is given to it."""
@@ -107,6 +110,8 @@ class Parser:
     """Of the chunks so far."""
     packets: int = 0
     """Of sound, in the chunks so far."""
+    chunks_before: int = 0
+    """Chunks that are not part of what is fed."""
     _buffer: bytearray = field(default_factory=bytearray)
     _searching: bool = False
     """For the next sync, after damage."""
@@ -197,7 +202,7 @@ class Parser:
     def _parse_header(self) -> tuple[Header, int]:
         cursor = Cursor(self._buffer)
         if not MAGIC.startswith(bytes(self._buffer[: len(MAGIC)])):
-            raise StreamError("this is no .klx file: it does not begin as one; compress a video to get one")
+            raise StreamError(NO_KLX)
         version = Cursor(self._buffer, len(MAGIC)).take(1)[0]
         if version != VERSION:
             raise StreamError(f"this .klx file is of version {version}; this program reads version {VERSION}")
@@ -248,7 +253,7 @@ class Parser:
         _within(self.limits.chunk_bytes, length, "bytes in a chunk", DamagedStream)
         payload = Cursor(self._buffer, cursor.position, cursor.position + length)
         cursor.skip(length)
-        self._check(cursor, f"chunk {len(self.lengths) + 1}")
+        self._check(cursor, f"chunk {self.chunks_before + len(self.lengths) + 1}")
         self._check_geometry(geometry, header)
         if flags & ~(CONTINUED | GEOMETRY | SOUND):
             raise StreamError(f"a chunk has unknown flags {flags:#x}; the file is of a newer version")
@@ -361,9 +366,12 @@ def read_index(file: BinaryIO, *, limits: Limits | None = None) -> tuple[End, in
 
     Raises:
         TruncatedStream: the file does not end in an index. DamagedStream: its checksum does not fit.
-        StreamError: it is larger than the limits.
+        StreamError: it is larger than the limits, or no .klx file.
     """
     parser = Parser(limits=limits or Limits())
+    file.seek(0)
+    if not MAGIC.startswith(file.read(len(MAGIC))):
+        raise StreamError(NO_KLX)
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     tail = file.read(8)

@@ -248,9 +248,11 @@ class StreamDecoder:
     tolerate: bool = False
     next_frame: int = 0
     """Frames before this one are not part of what is fed."""
+    chunks_before: int = 0
+    """Chunks that these frames stand in."""
 
     def __post_init__(self) -> None:
-        self._parser = Parser(limits=self.limits, tolerate=self.tolerate)
+        self._parser = Parser(limits=self.limits, tolerate=self.tolerate, chunks_before=self.chunks_before)
         self._prior: Prior | None = None
         self._history = History()
         self._reason: str | None = None
@@ -460,7 +462,7 @@ def read_at(
     first = wanted
     while first > 0 and _continues_at(file, offsets[first]):  # back to where a run begins, often the chunk itself
         first -= 1
-    decoder = StreamDecoder(find_prior, limits, next_frame=starts[first])
+    decoder = StreamDecoder(find_prior, limits, next_frame=starts[first], chunks_before=first)
     pieces = []
     for offset, length in ((0, offsets[0]), *zip(offsets[first:], end.lengths[first : wanted + 1], strict=False)):
         file.seek(offset)
