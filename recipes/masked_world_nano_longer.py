@@ -1,12 +1,13 @@
-"""masked-world-nano's second and third run: the same network on more worlds, most of all on captions.
+"""masked-world-nano's second, third and fourth run: the same network on more worlds, most of all on captions.
 
 source    as recipes/masked_world_nano.py
 command   kinolex train recipes/masked_world_nano_longer.py --data DIR --out runs/out/masked-world-nano-longer
 hardware  one CPU core with bfloat16 instructions
 
 It goes on from what recipes/masked_world_nano.py leaves in runs/out/masked-world-nano. The shipped weights come from
-two such runs: one of 2600 steps on the first 6000 of these worlds, half of its tasks captions, 0.08 class-prediction
-and 0.32 encoded, and this one from the weights of that. Both went on from weights as they were stored, in int8.
+three such runs: one of 2600 steps on the first 6000 of these worlds, half of its tasks captions, 0.08 class-prediction
+and 0.32 encoded, then this one from the weights of that, then 2700 steps of it with seed 3 from the weights of that.
+All went on from weights as they were stored, in int8.
 """
 
 from __future__ import annotations
