@@ -83,7 +83,7 @@ class CompressConfig:
         for name in ("bpp", "kbps", "sound_kbps"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
-                raise ConfigError(f"{name} must be a positive, finite number, got {value!r}")
+                raise ConfigError(f"{name} must be a number, positive and finite, got {value!r}")
 
 
 def compress_stream(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinolex.codec import container
-from kinolex.codec.container import Chunk, End, pack_chunk, pack_end, pack_header
+from kinolex.codec.container import MAGIC, Chunk, End, pack_chunk, pack_end, pack_header
 from kinolex.codec.network import NetworkConfig
 from kinolex.codec.parser import Limits, Parser, parse, read_index
 from kinolex.codec.priors import History, LearnedPrior, PlainPrior, Prior, to_digits
@@ -288,10 +288,10 @@ def test_a_seek_by_an_index_that_points_elsewhere_is_an_error_or_right(change: d
     ],
 )
 def test_a_seek_reads_no_more_than_the_limits_whatever_the_index_names(before: int, end: End, words: str) -> None:
-    file = Recorder(bytes(before) + pack_end(end))
+    file = Recorder(MAGIC + bytes(before - len(MAGIC)) + pack_end(end))
     with pytest.raises(DamagedStream, match=words):
         read_at(file, 0, lambda header: PRIOR, limits=Limits(chunk_bytes=2**16, chunks=2**12))
-    assert len(file.seen) == len(pack_end(end))
+    assert len(file.seen) == len(MAGIC) + len(pack_end(end))
 
 
 # --- damage ---
