@@ -12,7 +12,7 @@ from typing import Literal, overload
 from kinolex import checkpoint
 from kinolex.codec.priors import PlainPrior, Prior
 from kinolex.codec.priors import load_prior as load_prior_file
-from kinolex.errors import CheckpointError, MissingExtra, UnknownModel
+from kinolex.errors import CheckpointError, MissingExtra, UnknownModel, UsageError
 from kinolex.layers.conv3d import channels_last
 from kinolex.models.clip_features import ClipFeatures
 from kinolex.models.frozen_lm import FrozenLM
@@ -140,14 +140,25 @@ def load_prior(name: str | Path, tokenizer: VideoTokenizer) -> Prior:
 
 
 def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
-    """Upload a checkpoint folder to the hub; returns its address. Needs `pip install kinolex[hub]` and a login."""
+    """Upload a checkpoint folder to the hub; returns its address. Needs `pip install kinolex[hub]` and a login.
+
+    Raises:
+        CheckpointError: what could not be loaded is not published. MissingExtra: huggingface_hub is not installed.
+        UsageError: the hub refuses the name or the login, or cannot be reached.
+    """
     checkpoint.load_module(folder)  # refuse to publish what could not be loaded
     _require_hub(f"pushing to {repository}")
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi()
-    address = api.create_repo(repository, private=private, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=str(folder))
+    try:
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=str(folder))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UsageError(
+            f"{folder} cannot be pushed to {repository!r}: {error}; give owner/name, and log in to the hub"
+        ) from error
     return str(address)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kinolex.cli.common import check_device, frames_bar, load, load_sound, show
+from kinolex.cli.common import check_device, command_of, frames_bar, load, load_sound, show
 
 
 def reconstruction(
@@ -33,6 +33,7 @@ def reconstruction(
         device: cpu, cuda, cuda:1, mps.
         json: print the means as JSON.
     """
+    options = dict(locals())
     from rich.console import Console
 
     from kinolex.api import refuse_same
@@ -52,7 +53,7 @@ def reconstruction(
         out,
         name=name,
         compare=[read_result(path) for path in compare],
-        command=f"kinolex eval reconstruction --data DIR --model {model}",
+        command=command_of("eval reconstruction", reconstruction, options),
         progress=lambda line: say(line, highlight=False),
     )
     means = {name: figures["mean"] for name, figures in result["mean"].items()}

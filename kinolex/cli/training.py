@@ -135,6 +135,7 @@ def doctor(data: Path | None = None, device: str = "cpu", json: bool = False) ->
         device: compared with the CPU.
         json: print the findings as JSON.
     """
+    check_device(device)
     from kinolex.training.doctor import examine
 
     findings = examine(device=device, data=data)

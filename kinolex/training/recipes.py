@@ -110,6 +110,8 @@ def load_recipe(path: str | Path) -> Recipe:
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"no recipe at {path}; the shipped ones lie in recipes/")
+    if path.suffix != ".py":
+        raise UsageError(f"a recipe is a Python file (NAME.py), got {path}; the shipped ones lie in recipes/")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -31,6 +31,8 @@ from kinolex.understanding.features import ClipFrontEnd, digits, latents
 from kinolex.understanding.sounds import SoundFrontEnd
 
 DEFAULT = "probe-worlds-nano"
+SILENCE = 1e-3
+"""Of full scale: what never departs further from its mean is noise of a recorder, not a sound. -60 dB."""
 MAX_WINDOWS = 32
 """Evenly spread over a long video or sound."""
 
@@ -59,7 +61,9 @@ class Classifier:
         CheckpointError: the probe reads nothing, or another tokenizer.
     """
 
-    def __init__(self, probe: Probe, tokenizer: VideoTokenizer | SoundTokenizer) -> None:
+    def __init__(self, probe: Probe, tokenizer: VideoTokenizer | SoundTokenizer, name: str = "") -> None:
+        """`name` is what results call the probe."""
+        self.name = name
         reads = probe.config.reads
         if reads is None:
             raise CheckpointError(
@@ -124,7 +128,7 @@ def load_classifier(name: str | Path = DEFAULT, tokenizer: str | Path | None = N
     assert isinstance(probe, Probe)
     if probe.config.reads is None:
         raise CheckpointError(f"{name} does not say what it reads; train a probe with a recipe of recipes/probe_*.py")
-    return Classifier(probe, hub.load(tokenizer or hub.name_of(probe.config.reads.tokenizer)))
+    return Classifier(probe, hub.load(tokenizer or hub.name_of(probe.config.reads.tokenizer)), Path(name).name)
 
 
 def classify(
@@ -154,8 +158,9 @@ def classify(
     else:
         assert isinstance(tokenizer, SoundTokenizer)
         windows = hear_windows(Path(source), reads, tokenizer.config.rate_hz)
-    name = Path(probe).name if isinstance(probe, str | Path) else ""
-    return Recognised(source=Path(source).name, probe=name, windows=len(windows), classes=classifier(windows))
+    return Recognised(
+        source=Path(source).name, probe=classifier.name, windows=len(windows), classes=classifier(windows)
+    )
 
 
 def read_windows(
@@ -199,8 +204,11 @@ def hear_windows(source: Path, reads: HearsConfig, rate_hz: int) -> NDArray[np.f
     mono = Sound(sound.samples_CS.mean(dim=0, keepdim=True), sound.rate_hz)
     # Before anything else to the rate at which probes learn to hear, as their recordings were.
     samples_S = resample_sound(mono, RATE_HZ).samples_CS[0]
-    if not samples_S.any():
-        raise UsageError(f"{source} is silent, and this probe hears {'words' if reads.word else 'sounds'}; give one")
+    if not ((samples_S - samples_S.mean()).abs() > SILENCE).any():
+        what = "words" if reads.word else "sounds"
+        raise UsageError(
+            f"{source} is silent, or its channels cancel each other, and this probe hears {what}; give one"
+        )
     if reads.word:
         samples_S = only_word(samples_S)
     length = round(reads.seconds * RATE_HZ)
@@ -218,7 +226,7 @@ def _spread(starts: Sequence[int]) -> Sequence[int]:
     """At most MAX_WINDOWS of them, evenly."""
     if len(starts) <= MAX_WINDOWS:
         return starts
-    return [starts[number * len(starts) // MAX_WINDOWS] for number in range(MAX_WINDOWS)]
+    return [starts[number * (len(starts) - 1) // (MAX_WINDOWS - 1)] for number in range(MAX_WINDOWS)]
 
 
 def _square(clip: Clip, side: int) -> torch.Tensor:

@@ -159,6 +159,12 @@ def test_recipes_that_cannot_work_are_refused(recipe: ProbeTrainConfig) -> None:
         FitConfig(steps=0)
 
 
+def test_a_recipe_is_a_python_file(tmp_path: Path) -> None:
+    (tmp_path / "recipe.txt").write_text("")
+    with pytest.raises(UsageError, match=r"a recipe is a Python file \(NAME.py\), got .*recipe.txt"):
+        load_recipe(tmp_path / "recipe.txt")
+
+
 @pytest.mark.parametrize("name", ["weizmann", "worlds", "fsdd", "esc10"])
 def test_the_shipped_recipes_name_shipped_tokenizers(name: str) -> None:
     config = load_recipe(ROOT / "recipes" / f"probe_{name}_nano.py")

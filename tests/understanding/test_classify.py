@@ -157,9 +157,15 @@ def test_a_word_is_heard_without_the_quiet_around_it(tmp_path: Path) -> None:
     assert len(heard_NS) == 1 and np.abs(heard_NS[0, :4000]).max() == pytest.approx(1, abs=0.02)
     assert not heard_NS[0, 5500:].any()
     silent = tmp_path / "silent.wav"
-    write_sound(Sound(torch.zeros(1, 8000), RATE_HZ), silent)
-    for word, what in ((True, "words"), (False, "sounds")):
-        with pytest.raises(UsageError, match=f"silent, and this probe hears {what}; give one"):
+    noise_S = 3e-4 * (torch.rand(8000, generator=torch.Generator().manual_seed(0)) - 0.5)
+    for word, what, samples_S in (
+        (True, "words", torch.zeros(8000)),
+        (False, "sounds", noise_S),
+        (True, "words", noise_S + 0.4),
+        (False, "sounds", torch.zeros(1)),
+    ):
+        write_sound(Sound(samples_S[None], RATE_HZ), silent)
+        with pytest.raises(UsageError, match=f"silent, or its channels .* and this probe hears {what}; give one"):
             hear_windows(silent, hearing(word=word), RATE_HZ)
 
 
