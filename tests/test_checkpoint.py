@@ -20,6 +20,7 @@ from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
 from kinolex.tokenizers.quantizers.vq import VectorQuantizer
+from kinolex.tokenizers.video import VideoTokenizer
 
 TINY = AutoencoderConfig(
     channels=(8, 8),
@@ -259,3 +260,19 @@ def test_int8_leaves_out_what_codebooks_need_for_training_alone(tmp_path: Path) 
         assert isinstance(quantizer, VectorQuantizer) and int(quantizer.unused_for_V.sum()) == 0
         if decay is not None:
             assert torch.equal(quantizer.ema_sum_VD, quantizer.codebook) and bool((quantizer.ema_count_V == 1).all())
+
+
+# --- the hub ---
+
+
+@pytest.mark.parametrize("name", ["bad name!!", "owner/"])
+def test_a_name_that_no_hub_would_take_is_refused_by_name(
+    tmp_path: Path, tiny_tokenizer: VideoTokenizer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants", reason="needs huggingface_hub: kinolex[hub]")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    checkpoint.save(tmp_path / "weights", tiny_tokenizer.model, card="")
+    with pytest.raises(UsageError, match=r"cannot be pushed to .*give owner/name"):
+        hub.push(tmp_path / "weights", name)
+    with pytest.raises(MissingFile, match="a checkpoint is a folder"):
+        hub.push(tmp_path, name)

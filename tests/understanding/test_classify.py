@@ -92,6 +92,7 @@ def test_a_saved_probe_says_the_same_and_its_tokenizer_can_be_named(
     loaded = load_classifier(tmp_path / "probe", tmp_path / "tokenizer")
     direct = classify(source, Classifier(make(), tiny_tokenizer)).classes["action"]
     assert classify(source, loaded).classes["action"] == pytest.approx(direct, abs=1e-5)
+    assert classify(source, loaded).probe == "probe"
 
 
 def test_the_command_prints_a_table_or_json(
