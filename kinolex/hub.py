@@ -143,7 +143,8 @@ def push(folder: str | Path, repository: str, *, private: bool = False) -> str:
     """Upload a checkpoint folder to the hub; returns its address. Needs `pip install kinolex[hub]` and a login.
 
     Raises:
-        MissingFile, CheckpointError: what could not be loaded is not published. MissingExtra: huggingface_hub is not installed.
+        MissingFile, CheckpointError: what could not be loaded is not published.
+        MissingExtra: huggingface_hub is not installed.
         UsageError: the hub refuses the name or the login, or cannot be reached.
     """
     checkpoint.load_module(folder)  # refuse to publish what could not be loaded
