@@ -3,8 +3,8 @@
     roundtrip   file -> tokens -> file      encode     file -> token file     decode       token file -> file
     info        anything -> what it is      compress   file -> .klx           decompress   .klx -> file
 
-All but info stream: memory does not grow with the length of the video, except for its sound, which is held whole. Sound
-alone has its verbs in kinolex.sound_api.
+All but info stream: memory does not grow with the length of the video, but for the packets of its sound when a .klx
+file is decompressed. Sound alone has its verbs in kinolex.sound_api.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from kinolex.compression import (
     decompress_at,
     decompress_stream,
     describe,
-    read_sound,
     shipped_coder,
+    sound_pieces,
 )
 from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
 from kinolex.errors import StreamError, UsageError
@@ -44,6 +44,7 @@ from kinolex.media import VideoReader, VideoWriter, holds_pictures, probe, resiz
 from kinolex.media.files import check_target
 from kinolex.media.opening import check_file, check_place, replacing
 from kinolex.media.sound import read_sound as read_sound_file
+from kinolex.media.sound import sound_pieces as media_sound_pieces
 from kinolex.media.sound import track_of
 from kinolex.media.writer import FORMATS
 from kinolex.metrics import PSNR_CAP_DB, bits_per_pixel
@@ -146,11 +147,11 @@ def roundtrip(
     _check_lines(lines)
     began, passing = time.monotonic(), _Passing()
     with VideoReader(source) as reader:
-        sound = _sound_of(source, reader)
+        sound = _Track(source, reader)
         clips = passing.remember(_scaled(reader, lines))
         pieces = passing.count(tokenizer.encode_stream(clips))
         decoded = passing.compare(tokenizer.decode_stream(pieces))
-        extent = write_stream(reported(decoded, reader.info.frames, on_frames), target, sound)
+        extent = write_stream(reported(decoded, reader.info.frames, on_frames), target, sound.pieces)
     seconds = time.monotonic() - began
     bits = passing.tokens * math.log2(tokenizer.vocab_size)
     return Report(
@@ -161,7 +162,7 @@ def roundtrip(
         height=extent.height,
         width=extent.width,
         fps=str(extent.fps),
-        sound=_sound_words(sound if _keeps_sound(target) else None),
+        sound=sound.words if _keeps_sound(target) else NO_SOUND,
         tokens=passing.tokens,
         vocab_size=tokenizer.vocab_size,
         token_bits_per_pixel=bits / extent.pixels,
@@ -275,7 +276,7 @@ def compress(
     _check_lines(lines)
     began, size, frames, extent = time.monotonic(), 0, 0, None
     with VideoReader(source) as reader, replacing(target) as temporary, temporary.open("wb") as file:
-        sound = _sound_of(source, reader)
+        sound = _Track(source, reader)
 
         def counted() -> Iterator[Clip]:
             nonlocal extent, frames
@@ -285,7 +286,9 @@ def compress(
                 frames += clip.num_frames
                 on_frames(frames, reader.info.frames)
 
-        pieces = compress_stream(counted(), tokenizer, prior, config, sound=sound, sound_tokenizer=sound_tokenizer)
+        pieces = compress_stream(
+            counted(), tokenizer, prior, config, sound=sound.pieces, sound_tokenizer=sound_tokenizer
+        )
         for data in pieces:
             file.write(data)
             size += len(data)
@@ -300,7 +303,7 @@ def compress(
         frames=extent.frames,
         size=f"{extent.width}x{extent.height}",
         fps=str(extent.fps),
-        sound=_sound_words(sound),
+        sound=sound.words,
         seconds=seconds,
         frames_per_second=extent.frames / seconds,
     )
@@ -342,7 +345,7 @@ def decompress(
     with _open_klx(source) as file:
         sound = None
         if _keeps_sound(target):
-            sound = read_sound(file, tolerate=on_lost is not None, up_to_damage=True, tokenizer=sound_tokenizer)
+            sound = sound_pieces(file, tolerate=on_lost is not None, up_to_damage=True, tokenizer=sound_tokenizer)
         total = _frames_in(file)
         file.seek(0)
         clips = decompress_stream(blocks_of(file), find_coder, on_lost=on_lost, sound_tokenizer=sound_tokenizer)
@@ -501,10 +504,30 @@ def _scaled(reader: VideoReader, lines: int | None) -> Iterator[Clip]:
         yield replace(clip, frames_TCHW=resize_frames(clip.frames_TCHW, *size))
 
 
-def _sound_of(path: Path, reader: VideoReader) -> Sound | None:
-    if reader.info.sound_codec is None:
-        return None
-    return track_of(path, start_s=reader.origin_s, length_s=None)
+NO_SOUND = "none"
+
+
+class _Track:
+    """The sound of a video on its way, from the first frame on: pieces as they are asked for, counted as they pass."""
+
+    def __init__(self, path: Path, reader: VideoReader) -> None:
+        self._samples, self._rate_hz = 0, 0
+        coming = iter(()) if reader.info.sound_codec is None else media_sound_pieces(path, start_s=reader.origin_s)
+        first = next(coming, None)
+        self.pieces: Iterator[Sound] | None = None if first is None else self._counted(chain([first], coming))
+        """None where there is none."""
+
+    def _counted(self, pieces: Iterable[Sound]) -> Iterator[Sound]:
+        for piece in pieces:
+            self._samples, self._rate_hz = self._samples + piece.num_samples, piece.rate_hz
+            yield piece
+
+    @property
+    def words(self) -> str:
+        """What has passed, for people."""
+        if not self._rate_hz:
+            return NO_SOUND
+        return f"{self._samples / self._rate_hz:.2f} s at {self._rate_hz} Hz"
 
 
 def _sound_in(path: Path) -> Sound | None:
@@ -512,16 +535,12 @@ def _sound_in(path: Path) -> Sound | None:
     if not holds_pictures(path):
         return read_sound_file(path)
     with VideoReader(path) as reader:
-        return _sound_of(path, reader)
+        return track_of(path, start_s=reader.origin_s, length_s=None) if reader.info.sound_codec is not None else None
 
 
 def _keeps_sound(target: Path) -> bool:
     form = FORMATS.get(target.suffix.lower())
     return form is not None and form.sound_codec is not None
-
-
-def _sound_words(sound: Sound | None) -> str:
-    return "none" if sound is None else f"{sound.duration_s:.2f} s at {sound.rate_hz} Hz"
 
 
 def reported(clips: Iterable[Clip], total: int | None, on_frames: OnFrames) -> Iterator[Clip]:

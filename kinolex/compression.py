@@ -31,12 +31,12 @@ from kinolex.codec.container import Chunk, End, Header, scaled
 from kinolex.codec.parser import Limits, Parser
 from kinolex.codec.priors import PLAIN, Prior, to_digits
 from kinolex.codec.rate import DigitChooser
-from kinolex.codec.sound_track import SoundTrack, track_of
+from kinolex.codec.sound_track import SoundTrack
 from kinolex.codec.stream import Gap, Piece, StreamDecoder, StreamEncoder, estimate_bits
 from kinolex.errors import ConfigError, DamagedStream, StreamError, UsageError
 from kinolex.media import resize_frames
 from kinolex.metrics import bits_per_pixel
-from kinolex.soundtracks import SoundPackets, decode_sound, encode_sound, open_decoder, sound_words
+from kinolex.soundtracks import decode_pieces, encode_sound, open_decoder, sound_words
 from kinolex.tokenizers.base import check_fingerprint
 from kinolex.tokenizers.quantizers import FSQConfig
 from kinolex.tokenizers.sound import SoundTokenizer
@@ -46,13 +46,18 @@ from kinolex.types import Clip, Sound, Tokens
 SUFFIX = ".klx"
 CHUNK_FRAMES = 49
 """1 + 4 x 12, about two seconds: what a lost chunk costs and what a seek decodes."""
-SCALES = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 32)
-"""Sixteenths of full size, from quality 0 to quality 100 in steps of 5."""
+STEPS = (
+    *((scale, 1.0) for scale in range(3, 19)),
+    *((18, 0.5), (19, 0.5), (20, 0.5), (20, 0.0), (22, 0.0)),
+)
+"""From quality 0 to quality 100 in steps of 5: sixteenths of full size, and how much bits count. Size alone makes some
+clips worse beyond 18/16, so from there on bits count less (notes/LOG.md)."""
+SCALES = tuple(scale for scale, _ in STEPS)
 RATE_WEIGHT = 0.5
-"""What a tokenizer that weighs rate is asked; other weights trade no better than other scales do (notes/LOG.md)."""
+"""What a tokenizer that weighs rate is asked where bits count fully."""
 FULL_SIZE_QUALITY = 65
 WEIGHT = 0.15
-"""Squared quantizer steps that a bit is worth where the tokenizer does not weigh rate itself (notes/LOG.md)."""
+"""Squared quantizer steps that a bit is worth there, where the tokenizer does not weigh rate itself (notes/LOG.md)."""
 GAP_FRAMES = 16
 """Concealed frames that are given out at once."""
 READ_BYTES = 2**16
@@ -92,7 +97,7 @@ def compress_stream(
     prior: Prior,
     config: CompressConfig | None = None,
     *,
-    sound: Sound | None = None,
+    sound: Sound | Iterable[Sound] | None = None,
     sound_tokenizer: SoundTokenizer | None = None,
 ) -> Iterator[bytes]:
     """A video, cut anywhere, as the bytes of a .klx file, chunk by chunk.
@@ -100,7 +105,7 @@ def compress_stream(
     Args:
         clips: pieces of one size and rate; their own sound is ignored.
         prior: of the tokenizer, see hub.load_prior.
-        sound: of the whole video, from its first frame on.
+        sound: of the whole video, from its first frame on; pieces of it are asked for as the pictures come.
         sound_tokenizer: makes the sound tokens; None makes it Opus.
 
     Yields:
@@ -111,16 +116,17 @@ def compress_stream(
         UsageError: no frame came.
     """
     config = config or CompressConfig()
-    coded = None
-    if sound is not None and sound.num_samples:
-        coded = encode_sound(sound, kbps=config.sound_kbps, tokenizer=sound_tokenizer)
+    coded = None if sound is None else encode_sound(sound, kbps=config.sound_kbps, tokenizer=sound_tokenizer)
     encoder: StreamEncoder | None = None
     spent, step = 0, (FULL_SIZE_QUALITY if config.quality is None else config.quality) // 5
     for chunk, is_last in _chunks(clips, config.chunk_frames):
         if encoder is None:
             head = coded.head if coded else b""
             encoder = StreamEncoder(prior, height=chunk.height, width=chunk.width, sound_head=head)
-        packets = _packets(coded, encoder.next_frame, chunk, is_last)
+        packets: tuple[bytes, ...] = ()
+        if coded is not None:
+            shown = encoder.next_frame + chunk.num_frames
+            packets = coded.take(None if is_last else coded.track.packets_before(shown, chunk.fps))
         budget = _budget_bits(config, chunk, encoder.next_frame + chunk.num_frames)
         if budget is None:
             tokens = _code(chunk, step, tokenizer, prior)
@@ -156,14 +162,6 @@ def _chunks(clips: Iterable[Clip], size: int) -> Iterator[tuple[Clip, bool]]:
         yield waiting, True
 
 
-def _packets(coded: SoundPackets | None, first_frame: int, chunk: Clip, is_last: bool) -> tuple[bytes, ...]:
-    if coded is None:
-        return ()
-    track = track_of(coded.head)
-    start, stop = (track.packets_before(frame, chunk.fps) for frame in (first_frame, first_frame + chunk.num_frames))
-    return coded.packets[start : None if is_last else stop]
-
-
 def _budget_bits(config: CompressConfig, chunk: Clip, frames: int) -> float | None:
     """What the file may take up to the end of this chunk, or None if quality rules."""
     if config.bpp is not None:
@@ -172,12 +170,14 @@ def _budget_bits(config: CompressConfig, chunk: Clip, frames: int) -> float | No
 
 
 def _code(chunk: Clip, step: int, tokenizer: VideoTokenizer, prior: Prior) -> Tokens:
-    """Tokens of a chunk at a step of SCALES: cheap ones if the tokenizer or the quantizer can choose."""
-    size = scaled(chunk.height, SCALES[step]), scaled(chunk.width, SCALES[step])
+    """Tokens of a chunk at a step of STEPS: cheap ones if the tokenizer or the quantizer can choose."""
+    scale, thrift = STEPS[step]
+    size = scaled(chunk.height, scale), scaled(chunk.width, scale)
     small = replace(chunk, frames_TCHW=resize_frames(chunk.frames_TCHW, *size))
     if tokenizer.weighs_rate:
-        return tokenizer.encode(small, rate_weight=RATE_WEIGHT)
-    return tokenizer.encode(small, DigitChooser(prior, WEIGHT) if _has_places(tokenizer, prior) else None)
+        return tokenizer.encode(small, rate_weight=thrift * RATE_WEIGHT)
+    chooses = thrift > 0 and _has_places(tokenizer, prior)
+    return tokenizer.encode(small, DigitChooser(prior, thrift * WEIGHT) if chooses else None)
 
 
 def _has_places(tokenizer: VideoTokenizer, prior: Prior) -> bool:
@@ -427,7 +427,25 @@ def read_sound(
     up_to_damage: bool = False,
     tokenizer: SoundTokenizer | None = None,
 ) -> Sound | None:
-    """The whole sound of a .klx file, without decoding a picture; None if it has none.
+    """The whole sound of a .klx file at once. Arguments and errors as of sound_pieces; None if it has none."""
+    pieces = sound_pieces(file, limits=limits, tolerate=tolerate, up_to_damage=up_to_damage, tokenizer=tokenizer)
+    if pieces is None:
+        return None
+    parts = list(pieces)
+    return Sound(torch.cat([part.samples_CS for part in parts], dim=1), parts[0].rate_hz)
+
+
+def sound_pieces(
+    file: BinaryIO,
+    *,
+    limits: Limits | None = None,
+    tolerate: bool = False,
+    up_to_damage: bool = False,
+    tokenizer: SoundTokenizer | None = None,
+) -> Iterator[Sound] | None:
+    """The sound of a .klx file, without decoding a picture; None if it has none.
+
+    The file is read to its end at once, and its packets are kept: four kilobytes a second at 32 kbit/s.
 
     Args:
         limits: larger files are refused.
@@ -461,7 +479,7 @@ def read_sound(
     header = parser.header
     if header is None or not header.sound_head:
         return None
-    return decode_sound(header.sound_head, packets, samples, tokenizer)
+    return decode_pieces(header.sound_head, packets, samples, tokenizer)
 
 
 # --- in memory ---

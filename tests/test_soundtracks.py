@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +16,8 @@ from kinolex import checkpoint
 from kinolex.codec.priors import PlainPrior
 from kinolex.codec.sound_track import track_of
 from kinolex.compression import CompressConfig, compress_stream, decompress_stream, describe, read_sound
-from kinolex.errors import DamagedStream, UnknownModel
-from kinolex.soundtracks import TOKENS_KBPS, decode_sound, encode_sound, open_decoder, sound_words
+from kinolex.errors import DamagedStream, ShapeError, UnknownModel
+from kinolex.soundtracks import TOKENS_KBPS, SoundPackets, decode_sound, encode_sound, open_decoder, sound_words
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.types import Clip, Sound
@@ -34,13 +35,21 @@ def noise(seconds: float, rate_hz: int = 8000, channels: int = 1) -> Sound:
     return Sound((0.2 * samples_CS).clamp(-1, 1), rate_hz)
 
 
+def packed(
+    sound: Sound, sounds: SoundTokenizer | None, kbps: float | None = None
+) -> tuple[SoundPackets, tuple[bytes, ...]]:
+    coded = encode_sound(sound, kbps=kbps, tokenizer=sounds)
+    assert coded is not None
+    return coded, coded.take()
+
+
 @pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (8000, 2), (44_100, 2)])
 def test_tokens_are_heard_as_their_tokenizer_decodes_them(sounds: SoundTokenizer, rate_hz: int, channels: int) -> None:
     sound = noise(1.03, rate_hz, channels)
-    coded = encode_sound(sound, kbps=4.0 * channels, tokenizer=sounds)
+    coded, packets = packed(sound, sounds, 4.0 * channels)
     track = track_of(coded.head)
 
-    heard = decode_sound(coded.head, coded.packets, coded.num_samples, sounds)
+    heard = decode_sound(coded.head, packets, coded.num_samples, sounds)
     tokens = sounds.encode(sound, 8)
     wanted = sounds.decode(replace(tokens, extent=replace(tokens.extent, samples=coded.num_samples, rate_hz=8000)))
 
@@ -50,23 +59,63 @@ def test_tokens_are_heard_as_their_tokenizer_decodes_them(sounds: SoundTokenizer
     assert sound_words(coded.head) == f"tokens of 8 levels, {channels} channels"
 
 
+@pytest.mark.parametrize("kind", ["opus", "tokens"])
+def test_a_sound_in_pieces_is_packed_as_the_whole_and_no_further_than_asked(sounds: SoundTokenizer, kind: str) -> None:
+    sound, tokenizer = noise(6.03, 44_100, 2), sounds if kind == "tokens" else None
+    whole, packets = packed(sound, tokenizer, 16.0)
+    asked = 0
+
+    def pieces() -> Iterator[Sound]:
+        nonlocal asked
+        for part_CS in sound.samples_CS.split(1000, dim=1):
+            asked += part_CS.shape[1]
+            yield Sound(part_CS, 44_100)
+
+    coded = encode_sound(pieces(), kbps=16.0, tokenizer=tokenizer)
+    assert coded is not None and coded.head == whole.head
+    taken = [coded.take(number) for number in (0, 3, 3, 2, 7)]
+    assert list(map(len, taken)) == [0, 3, 0, 0, 4]
+    assert asked / 44_100 < 7 * coded.track.packet_samples / coded.track.rate_hz + 1.0
+    assert (*taken[1], *taken[4], *coded.take()) == packets and coded.num_samples == whole.num_samples
+    heard = decode_sound(coded.head, packets, coded.num_samples, tokenizer)
+    assert abs(heard.duration_s - 6.03) < 1e-3 and coded.take() == ()
+
+
+def test_a_sound_without_samples_is_none_and_pieces_must_be_alike() -> None:
+    assert encode_sound(noise(0.0)) is None and encode_sound(iter(())) is None
+    coded = encode_sound([noise(0.3), noise(0.0), noise(0.3, 16_000)])
+    assert coded is not None
+    with pytest.raises(ShapeError, match="like the first"):
+        coded.take()
+
+
+def test_opus_says_how_much_a_packet_holds() -> None:
+    coded, packets = packed(noise(1.0, 48_000), None)
+    assert coded.track.packet_samples == 5760 and len(packets) == 9
+    plain = track_of(coded.head[:19])
+    assert plain.packet_samples == 960 and plain.pre_skip == coded.track.pre_skip
+    for frames in (0, 7):
+        with pytest.raises(DamagedStream, match=f"packets of {frames} frames of Opus"):
+            track_of(coded.head[:19] + bytes([frames]))
+
+
 def test_a_rate_is_kept_by_leaving_out_levels(sounds: SoundTokenizer) -> None:
     sound = noise(8.0)
     for kbps in (0.1, 1.0, 2.0, None):
-        coded = encode_sound(sound, kbps=kbps, tokenizer=sounds)
+        coded, packets = packed(sound, sounds, kbps)
         tokens = track_of(coded.head).tokens
         assert tokens is not None and tokens.id_bits == 10
-        spent_kbps = 8 * sum(len(packet) for packet in coded.packets) / 8.0 / 1000
+        spent_kbps = 8 * sum(map(len, packets)) / 8.0 / 1000
         assert spent_kbps <= max(0.5, kbps or TOKENS_KBPS) * 1.03
         assert tokens.num_levels == max(1, min(8, int((kbps or TOKENS_KBPS) / 0.499)))
 
 
 def test_a_lost_packet_is_silence_and_sound_goes_on_after_it(sounds: SoundTokenizer) -> None:
-    coded = encode_sound(noise(2.0), tokenizer=sounds)
+    coded, packets = packed(noise(2.0), sounds)
     samples = track_of(coded.head).packet_samples
-    lost = [*coded.packets[:2], None, *coded.packets[3:]]
+    lost = [*packets[:2], None, *packets[3:]]
 
-    whole, holed = (decode_sound(coded.head, packets, None, sounds).samples_CS for packets in (coded.packets, lost))
+    whole, holed = (decode_sound(coded.head, some, None, sounds).samples_CS for some in (packets, lost))
 
     assert torch.equal(whole[:, : 2 * samples], holed[:, : 2 * samples])
     assert not holed[:, 2 * samples : 3 * samples].any() and holed[:, 3 * samples :].abs().max() > 0
@@ -97,14 +146,14 @@ def test_a_video_with_sound_tokens_gives_them_out_beside_its_pictures(
 
 
 def test_tracks_that_their_tokenizer_cannot_have_made_are_damage(sounds: SoundTokenizer) -> None:
-    coded = encode_sound(noise(0.5), tokenizer=sounds)
+    coded, packets = packed(noise(0.5), sounds)
     for at, value in ((12, 8001), (20, 161)):  # rate, samples per latent frame
         head = coded.head[:at] + value.to_bytes(4, "little") + coded.head[at + 4 :]
         with pytest.raises(DamagedStream, match="another rate or length"):
             open_decoder(head, sounds)
     with pytest.raises(DamagedStream, match="levels"):
         open_decoder(coded.head[:10] + bytes([9]) + coded.head[11:], sounds)
-    full = b"\xff" * len(coded.packets[0])
+    full = b"\xff" * len(packets[0])
     with pytest.raises(DamagedStream, match="beyond the 1000 ids"):
         decode_sound(coded.head, [full], None, sounds)
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from kinolex.errors import DamagedStream, UsageError
 
 OPUS_MAGIC, OPUS_HEAD_BYTES = b"OpusHead", 19
-OPUS_RATE_HZ, OPUS_PACKET_SAMPLES = 48_000, 960
+OPUS_RATE_HZ, OPUS_FRAME_SAMPLES, OPUS_MOST_FRAMES = 48_000, 960, 6
+"""A packet holds one frame of 20 ms; where a byte follows Opus's own header, as many as that says."""
 TOKENS_MAGIC, TOKENS_HEAD_BYTES = b"KlxSound", 58
 TOKENS_VERSION = 1
 SLOWEST_SECONDS = 60
@@ -106,7 +107,12 @@ def track_of(head: bytes) -> SoundTrack:
         DamagedStream: it is neither that of Opus nor that of sound tokens, or says what cannot be.
     """
     if head.startswith(OPUS_MAGIC) and len(head) >= OPUS_HEAD_BYTES:
-        return SoundTrack(OPUS_RATE_HZ, OPUS_PACKET_SAMPLES, int.from_bytes(head[10:12], "little"), head[9])
+        frames = head[OPUS_HEAD_BYTES] if len(head) == OPUS_HEAD_BYTES + 1 else 1
+        if not 1 <= frames <= OPUS_MOST_FRAMES:
+            raise DamagedStream(
+                f"its header states packets of {frames} frames of Opus, which has 1 to {OPUS_MOST_FRAMES}"
+            )
+        return SoundTrack(OPUS_RATE_HZ, frames * OPUS_FRAME_SAMPLES, int.from_bytes(head[10:12], "little"), head[9])
     if not head.startswith(TOKENS_MAGIC) or len(head) != TOKENS_HEAD_BYTES or head[8] != TOKENS_VERSION:
         raise DamagedStream(f"its header of {len(head)} bytes is neither that of Opus nor that of sound tokens")
     channels, num_levels, id_bits = head[9:12]

@@ -1,11 +1,12 @@
 """Sound <-> Opus packets, for files that carry sound beside tokens.
 
-Sound --48 kHz--> libopus --> identification header + packets of 20 ms          and back, to the sample
+Sound --48 kHz--> libopus --> identification header + packets of 20 ms or more          and back, to the sample
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -18,14 +19,18 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.resampler import AudioResampler
 from einops import rearrange
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kinolex.errors import MediaError, UnreadableMedia
 from kinolex.media.opening import reason
-from kinolex.media.resample import resample_sound
+from kinolex.media.resample import Resampler
 from kinolex.types import Sound
 
 RATE_HZ = 48_000
 PACKET_SAMPLES = 960
+MOST_FRAMES = 6
+"""Frames of 20 ms that one packet may hold."""
+LEAST_KBPS, MOST_KBPS_A_CHANNEL = 6.0, 256.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +44,93 @@ class Opus:
     """At 48 kHz, after the pre-skip."""
 
 
-def encode_opus(sound: Sound, *, kbps: float = 32.0) -> Opus:
-    """Opus packets of a sound of one or two channels.
+class OpusEncoder:
+    """Samples in, packets out, as they come.
+
+        packets = [*encoder.push(samples_CS), *encoder.push(more_CS), *encoder.finish()]
+
+    Args:
+        rate_hz: of the samples that will be pushed.
+        channels: one or two.
+        kbps: of all channels together, on average.
+        frames: of 20 ms in a packet, 1 to 6. More are fewer bytes around the packets and a longer delay.
 
     Raises:
-        MediaError: the encoder refuses, e.g. the bit rate.
+        MediaError: a bit rate that Opus does not have, or the encoder fails.
     """
-    channels = sound.samples_CS.shape[0]
-    try:
-        context = CodecContext.create("libopus", "w")
-        assert isinstance(context, AudioCodecContext)
-        context.sample_rate, context.layout = RATE_HZ, "mono" if channels == 1 else "stereo"
-        context.format, context.bit_rate = "flt", round(kbps * 1000)
-        context.time_base = Fraction(1, RATE_HZ)
-        context.options = {"application": "audio", "frame_duration": "20", "vbr": "constrained"}
-        context.open()
-        head = bytes(context.extradata or b"")
-        samples_CS = at_opus_rate(sound)
-        num_samples = samples_CS.shape[1]
-        # The decoder drops the pre-skip at the front, so as much has to follow at the end.
-        padded = -(-(num_samples + int.from_bytes(head[10:12], "little")) // PACKET_SAMPLES) * PACKET_SAMPLES
-        samples_CS = np.pad(samples_CS, ((0, 0), (0, padded - num_samples)))
-        packets = []
-        for start in range(0, padded if num_samples else 0, PACKET_SAMPLES):
-            part_CS = np.ascontiguousarray(samples_CS[:, start : start + PACKET_SAMPLES])
-            frame = AudioFrame.from_ndarray(
-                rearrange(part_CS, "c s -> 1 (s c)"), format="flt", layout=context.layout.name
+
+    def __init__(self, rate_hz: int, channels: int, *, kbps: float = 32.0, frames: int = 1) -> None:
+        most_kbps = MOST_KBPS_A_CHANNEL * channels
+        if not LEAST_KBPS <= kbps <= most_kbps:
+            raise MediaError(
+                f"the sound cannot be encoded as Opus at {kbps:g} kbit/s: {LEAST_KBPS:g} to {most_kbps:g} are possible "
+                f"for {'one channel' if channels == 1 else f'{channels} channels together'}"
             )
-            frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, start, context.time_base
-            packets += [bytes(packet) for packet in context.encode(frame)]
-        packets += [bytes(packet) for packet in context.encode(None)] if packets else []
-    except (av_error.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"the sound cannot be encoded as Opus at {kbps:g} kbit/s ({reason(error)}); it takes 6 to 256 a channel"
-        ) from error
-    return Opus(head, tuple(packets), num_samples)
+        self.num_samples = 0
+        """At 48 kHz, without the pre-skip; complete once all has been pushed and finished."""
+        self._kbps, self._layout = kbps, "mono" if channels == 1 else "stereo"
+        self._packet_samples = frames * PACKET_SAMPLES
+        self._resampler = Resampler(rate_hz, RATE_HZ, channels)
+        self._waiting_CS, self._given = torch.zeros(channels, 0), 0
+        with self._named_errors():
+            context = CodecContext.create("libopus", "w")
+            assert isinstance(context, AudioCodecContext)
+            context.sample_rate, context.layout = RATE_HZ, self._layout
+            context.format, context.bit_rate = "flt", round(kbps * 1000)
+            context.time_base = Fraction(1, RATE_HZ)
+            context.options = {"application": "audio", "frame_duration": str(20 * frames), "vbr": "constrained"}
+            context.open()
+        self._context, self.head = context, bytes(context.extradata or b"")
+
+    def push(self, samples_CS: Tensor) -> list[bytes]:
+        """The packets that are full."""
+        return self._encoded(self._resampler.push(samples_CS))
+
+    def finish(self) -> list[bytes]:
+        """The packets that are left; none for a sound without samples."""
+        packets = self._encoded(self._resampler.flush())
+        if not self.num_samples:
+            return packets
+        # The decoder drops the pre-skip at the front, so as much has to follow at the end. The encoder holds nothing
+        # back: asked to flush, it would add a packet of silence.
+        held = self.num_samples + int.from_bytes(self.head[10:12], "little")
+        missing = -(-held // self._packet_samples) * self._packet_samples - self.num_samples
+        silence_CS = torch.zeros(len(self._waiting_CS), missing)
+        return packets + self._through(torch.cat([self._waiting_CS, silence_CS], dim=1))
+
+    def _encoded(self, samples_CS: Tensor) -> list[bytes]:
+        self.num_samples += samples_CS.shape[1]
+        self._waiting_CS = torch.cat([self._waiting_CS, samples_CS], dim=1)
+        whole = self._waiting_CS.shape[1] // self._packet_samples * self._packet_samples
+        ready_CS, self._waiting_CS = self._waiting_CS[:, :whole], self._waiting_CS[:, whole:]
+        return self._through(ready_CS)
+
+    def _through(self, samples_CS: Tensor) -> list[bytes]:
+        packets: list[bytes] = []
+        for part_CS in samples_CS.split(self._packet_samples, dim=1) if samples_CS.shape[1] else ():
+            interleaved = np.ascontiguousarray(rearrange(part_CS.numpy(), "c s -> 1 (s c)"))
+            frame = AudioFrame.from_ndarray(interleaved, format="flt", layout=self._layout)
+            frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, self._given, Fraction(1, RATE_HZ)
+            self._given += part_CS.shape[1]
+            with self._named_errors():
+                packets += [bytes(packet) for packet in self._context.encode(frame)]
+        return packets
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (av_error.FFmpegError, ValueError) as error:
+            raise MediaError(
+                f"the sound cannot be encoded as Opus at {self._kbps:g} kbit/s ({reason(error)})"
+            ) from error
+
+
+def encode_opus(sound: Sound, *, kbps: float = 32.0) -> Opus:
+    """Opus packets of 20 ms of a whole sound. Arguments and errors as of OpusEncoder."""
+    encoder = OpusEncoder(sound.rate_hz, len(sound.samples_CS), kbps=kbps)
+    packets = (*encoder.push(sound.samples_CS.cpu().float()), *encoder.finish())
+    return Opus(encoder.head, packets, encoder.num_samples)
 
 
 class OpusDecoder:
@@ -81,15 +138,17 @@ class OpusDecoder:
 
     Args:
         head: identification header.
+        packet_samples: of one packet, which is how much silence stands for a lost one.
 
     Raises:
         UnreadableMedia: it is not that of mono or stereo Opus.
     """
 
-    def __init__(self, head: bytes) -> None:
+    def __init__(self, head: bytes, packet_samples: int = PACKET_SAMPLES) -> None:
         if len(head) < 19 or head[:8] != b"OpusHead" or head[9] not in (1, 2):
             raise UnreadableMedia("the sound's header is not that of mono or stereo Opus; the file is damaged")
         self.channels, self._skip = head[9], int.from_bytes(head[10:12], "little")
+        self._packet_samples = packet_samples
         context = CodecContext.create("libopus", "r")
         assert isinstance(context, AudioCodecContext)
         # Builds differ in whether the decoder drops the pre-skip; told that there is none, none does.
@@ -99,7 +158,7 @@ class OpusDecoder:
 
     def push(self, packet: bytes | None) -> NDArray[Any]:
         """samples_CS of the next packet, float32, without the pre-skip; None is one that was lost, heard as silence."""
-        pieces = [np.zeros((self.channels, 0 if packet is not None else PACKET_SAMPLES), np.float32)]
+        pieces = [np.zeros((self.channels, 0 if packet is not None else self._packet_samples), np.float32)]
         try:
             for frame in self._context.decode(Packet(packet)) if packet is not None else ():
                 frame.pts = None
@@ -116,8 +175,3 @@ def decode_opus(head: bytes, packets: Iterable[bytes | None], num_samples: int |
     decoder = OpusDecoder(head)
     samples_CS = np.concatenate([np.zeros((decoder.channels, 0), np.float32), *map(decoder.push, packets)], axis=1)
     return Sound(torch.from_numpy(samples_CS[:, :num_samples].copy()), RATE_HZ)
-
-
-def at_opus_rate(sound: Sound) -> NDArray[Any]:
-    """samples_CS at 48 kHz, as many as its length says to the nearest sample."""
-    return resample_sound(sound, RATE_HZ).samples_CS.cpu().numpy().astype(np.float32)

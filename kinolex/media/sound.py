@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,32 +72,48 @@ def track_of(path: str | os.PathLike[str], *, start_s: Fraction | None, length_s
         MissingFile, UnreadableMedia: as read_sound.
         UnsupportedMedia: a codec this FFmpeg build lacks.
     """
+    pieces: list[Sound] = []
+    count = 0
+    with closing(sound_pieces(path, start_s=start_s)) as coming:
+        for piece in coming:
+            pieces.append(piece)
+            count += piece.num_samples
+            if length_s is not None and count >= length_s * piece.rate_hz:
+                break
+    if not pieces:
+        return None
+    samples_CS, rate_hz = torch.cat([piece.samples_CS for piece in pieces], dim=1), pieces[0].rate_hz
+    return Sound(samples_CS if length_s is None else samples_CS[:, : round_half_up(length_s * rate_hz)], rate_hz)
+
+
+def sound_pieces(path: str | os.PathLike[str], *, start_s: Fraction | None) -> Generator[Sound, None, None]:
+    """The main sound track from a moment of the file's clock on, as it is decoded; nothing if there is none.
+
+    Args:
+        start_s: as in track_of.
+
+    Yields:
+        Pieces of one rate and channel count; a track that is there and empty is one piece without samples.
+
+    Raises:
+        As track_of, when the place is reached.
+    """
     file = check_file(path)
     with open_input(file) as container:
         stream = sound_stream(container, file)
         if stream is None:
-            return None
-        pieces: list[NDArray[np.float32]] = []
-        rate_hz = 0
-        count = 0
+            return
+        begun = False
         for rate_hz, samples_CS in aligned_samples(container, stream, file, start_s):
-            pieces.append(samples_CS)
-            count += samples_CS.shape[1]
-            if length_s is not None and count >= length_s * rate_hz:
-                break
-        if not pieces and start_s is None:
+            begun = True
+            if not np.isfinite(samples_CS).all():
+                raise UnreadableMedia(f"{file}: its sound holds NaN or infinite samples; export it again")
+            yield Sound(torch.from_numpy(np.clip(samples_CS, -1, 1)), rate_hz)
+        if not begun and start_s is None:
             channels, rate_hz = stream.codec_context.layout.nb_channels, stream.codec_context.sample_rate
             if stream.duration or not channels or not rate_hz:
                 raise UnreadableMedia(f"{file}: no sound could be decoded; the file is damaged or was cut")
-            return Sound(torch.zeros(min(channels, 2), 0), rate_hz)
-    if not pieces:
-        return None
-    samples_CS = np.concatenate(pieces, axis=1)
-    if length_s is not None:
-        samples_CS = samples_CS[:, : round_half_up(length_s * rate_hz)]
-    if not np.isfinite(samples_CS).all():
-        raise UnreadableMedia(f"{file}: its sound holds NaN or infinite samples; export it again")
-    return Sound(torch.from_numpy(np.clip(samples_CS, -1, 1)), rate_hz)
+            yield Sound(torch.zeros(min(channels, 2), 0), rate_hz)
 
 
 def aligned_samples(

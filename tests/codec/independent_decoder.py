@@ -201,7 +201,10 @@ def read_header(reader: Reader) -> Header:
 
 def read_sound_head(head: bytes) -> Sound:
     if len(head) >= 19 and head[:8] == b"OpusHead":
-        return Sound(48000, 960, head[10] + 256 * head[11], None)
+        frames = head[19] if len(head) == 20 else 1
+        if not 1 <= frames <= 6:
+            raise Damaged("frames in a packet of Opus")
+        return Sound(48000, 960 * frames, head[10] + 256 * head[11], None)
     if len(head) != 58 or head[:9] != b"KlxSound\x01":
         raise Damaged("sound head")
     reader = Reader(head[9:26])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kinolex.errors import MediaError, UnreadableMedia
-from kinolex.media.opus import PACKET_SAMPLES, RATE_HZ, OpusDecoder, at_opus_rate, decode_opus, encode_opus
+from kinolex.media.opus import PACKET_SAMPLES, RATE_HZ, OpusDecoder, OpusEncoder, decode_opus, encode_opus
+from kinolex.media.resample import resample_sound
 from kinolex.types import Sound
 
 
@@ -51,13 +52,13 @@ def test_channels_are_not_swapped_or_mixed() -> None:
 def test_sound_of_any_rate_keeps_its_length_to_the_nearest_sample(rate_hz: int, samples: int) -> None:
     sound = tone(rate_hz, samples, 2)
     wanted = math.floor(samples * RATE_HZ / rate_hz + 0.5)
-    assert at_opus_rate(sound).shape == (2, wanted)
+    assert resample_sound(sound, RATE_HZ).samples_CS.shape == (2, wanted)
     opus = encode_opus(sound)
     assert decode_opus(opus.head, opus.packets, opus.num_samples).num_samples == wanted
 
 
 def test_a_resampled_tone_is_the_tone_at_the_other_rate() -> None:
-    resampled_CS = torch.from_numpy(at_opus_rate(tone(44_100, 22_050, 1)))
+    resampled_CS = resample_sound(tone(44_100, 22_050, 1), RATE_HZ).samples_CS
     assert snr_db(tone(RATE_HZ, 24_000, 1).samples_CS[:, 200:-200], resampled_CS[:, 200:-200]) > 35
 
 
@@ -69,6 +70,25 @@ def test_packets_are_20_ms_each_and_cover_pre_skip_and_sound() -> None:
     decoder = OpusDecoder(opus.head)
     lengths = [decoder.push(packet).shape[1] for packet in opus.packets]
     assert lengths == [PACKET_SAMPLES - pre_skip, *[PACKET_SAMPLES] * (len(opus.packets) - 1)]
+
+
+@pytest.mark.parametrize("frames", [1, 3, 6])
+@pytest.mark.parametrize(("rate_hz", "channels"), [(RATE_HZ, 1), (44_100, 2)])
+def test_pieces_give_the_packets_of_the_whole_in_any_length(frames: int, rate_hz: int, channels: int) -> None:
+    sound = tone(rate_hz, 30_001, channels)
+    whole, pieces = (OpusEncoder(rate_hz, channels, kbps=64, frames=frames) for _ in range(2))
+    packets = [*whole.push(sound.samples_CS), *whole.finish()]
+    coming = [packet for part in sound.samples_CS.split(777, dim=1) for packet in pieces.push(part)]
+    assert 0 < len(coming) < len(packets) and [*coming, *pieces.finish()] == packets
+    assert pieces.num_samples == whole.num_samples == math.floor(30_001 * RATE_HZ / rate_hz + 0.5)
+
+    decoder = OpusDecoder(whole.head, frames * PACKET_SAMPLES)
+    heard = [torch.from_numpy(decoder.push(packet)) for packet in packets]
+    pre_skip = int.from_bytes(whole.head[10:12], "little")
+    assert sum(part.shape[1] for part in heard) == len(packets) * frames * PACKET_SAMPLES - pre_skip
+    back_CS = torch.cat(heard, dim=1)[:, : whole.num_samples]
+    assert snr_db(resample_sound(sound, RATE_HZ).samples_CS[:, 480:], back_CS[:, 480:]) > 20
+    assert decoder.push(None).shape == (channels, frames * PACKET_SAMPLES)
 
 
 def test_bytes_follow_the_bit_rate() -> None:
@@ -115,8 +135,12 @@ def test_what_is_no_opus_is_refused_by_name() -> None:
     for head in (b"", opus.head[:18], b"x" + opus.head[1:], opus.head[:9] + b"\x06" + opus.head[10:]):
         with pytest.raises(UnreadableMedia, match="not that of mono or stereo Opus"):
             OpusDecoder(head)
-    with pytest.raises(MediaError, match="cannot be encoded"):
-        encode_opus(tone(RATE_HZ, 960, 1), kbps=0.001)
+    for kbps, channels, possible in (
+        (5.9, 1, "6 to 256 are possible for one channel"),
+        (513, 2, "6 to 512 .* together"),
+    ):
+        with pytest.raises(MediaError, match=f"cannot be encoded.*{possible}"):
+            encode_opus(tone(RATE_HZ, 960, channels), kbps=kbps)
 
 
 def test_random_bytes_as_packets_give_sound_or_the_named_error() -> None:
