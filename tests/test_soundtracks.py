@@ -182,3 +182,14 @@ def test_a_file_with_sound_tokens_goes_through_the_commands(
     assert "tokens of 2 levels" in capsys.readouterr().out
     back = read(tmp_path / "back.mp4")
     assert back.num_frames == 10 and back.sound is not None and abs(back.sound.duration_s - 1.0) < 0.05
+
+
+def test_the_container_takes_less_than_a_hundredth_beside_sound(tiny_tokenizer: VideoTokenizer) -> None:
+    fps, prior = Fraction(4), PlainPrior(64)
+    clips = [Clip(torch.full((40, 3, 16, 24), 60 * piece, dtype=torch.uint8), fps) for piece in range(4)]
+    for kbps in (24.0, 32.0):
+        config = CompressConfig(chunk_frames=9, sound_kbps=kbps)
+        data = b"".join(compress_stream(clips, tiny_tokenizer, prior, config, sound=noise(40.0, 48_000, 2)))
+        facts = describe(io.BytesIO(data))
+        assert facts["container_bytes"] < 0.01 * facts["bytes"] + 120, facts
+        assert facts["sound_bytes"] * 8 / 40 / 1000 == pytest.approx(kbps, rel=0.15)
