@@ -18,7 +18,7 @@ import torch
 from kinolex.codec.container import Chunk, Header
 from kinolex.codec.parser import Parser
 from kinolex.codec.priors import Prior
-from kinolex.compression import CompressConfig, compress_stream, decompress_stream
+from kinolex.compression import STEPS, CompressConfig, compress_stream, decompress_stream
 from kinolex.errors import UsageError
 from kinolex.evaluation.codecs import CODECS, CURVE_CRFS, VERYSLOW, CodecConfig, decode, encode
 from kinolex.evaluation.still_codecs import STILL_CODECS, StillConfig, decode_still, encode_still, missing_reason
@@ -102,7 +102,10 @@ def klx_coder(
 
     cut = "whole clip" if chunk_frames is None else str(chunk_frames)
     identity = [tokenizer.fingerprint, prior.fingerprint.hex(), cut, code_digest()]
-    grid = tuple(map(float, range(101)))
+    # Qualities between two steps of the ladder give the same file, so a search need not try them.
+    grid = tuple(
+        sorted({*map(float, range(0, 101, 100 // (len(STEPS) - 1))), *(q for q in qualities if q in range(101))})
+    )
     return Coder(name=name, setting="quality", grid=grid, curve=qualities, identity=" ".join(identity), code=code)
 
 
