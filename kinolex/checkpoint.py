@@ -27,7 +27,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, UsageError
@@ -39,6 +38,7 @@ from kinolex.models.masked import MaskedConfig, MaskedTransformer
 from kinolex.models.multimodal import MultimodalConfig, MultimodalTransformer
 from kinolex.models.probe import HearsConfig, Probe, ProbeConfig, ReadsConfig
 from kinolex.models.super_resolution import LAYERS, SuperResolution, SuperResolutionConfig
+from kinolex.tensor_files import tensor_bytes
 from kinolex.tokenizers.autoencoder3d import AutoencoderConfig
 from kinolex.tokenizers.networks import NetworkConfig, build_network
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, ResidualConfig, VQConfig
@@ -165,7 +165,7 @@ def save(
     description = {"format": FORMAT, "fingerprint": digest, "config": config, "extra": extra or {}}
     with _replacing(folder) as temporary:
         # Not save_file, whose files only their owner may read.
-        (temporary / WEIGHTS).write_bytes(serialise(weights, {"format": FORMAT, "fingerprint": digest}))
+        (temporary / WEIGHTS).write_bytes(tensor_bytes(weights, {"format": FORMAT, "fingerprint": digest}))
         (temporary / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
     return digest
@@ -237,7 +237,7 @@ def save_lm(folder: str | Path, lm: FrozenLM, *, card: str) -> None:
             # Written for reading, an id a line, it is twice as large as what it says.
             whole = json.loads(vocabulary.read_text(encoding="utf-8"))
             vocabulary.write_text(json.dumps(whole, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-        (temporary / INT8).write_bytes(serialise(_stored(state, torch.int8), {"format": FORMAT}))
+        (temporary / INT8).write_bytes(tensor_bytes(_stored(state, torch.int8), {"format": FORMAT}))
         (temporary / CARD).write_text(card, encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kinolex"
 MAX_LINES = 600
 
-RING_0 = {"errors", "types", "vocab", "sequences", "masks"}
+RING_0 = {"errors", "types", "vocab", "sequences", "masks", "tensor_files"}
 RING_1 = {"media", "layers", "tokenizers", "codec", "tasks", "models", "sampling", "metrics", "data", "profiling"}
 RING_2 = {
     "checkpoint",

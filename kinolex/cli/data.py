@@ -39,9 +39,9 @@ def index(folder: Source, split: str | None = None) -> None:
         folder: a collection with index.csv, metadata.csv|jsonl, npz arrays or just files.
         split: only this split.
     """
-    from kinolex.data.index import scan
+    from kinolex.data.index import scan_some
 
-    for entry in scan(folder, split=split):
+    for entry in scan_some(folder, split=split):
         print(to_json({name: str(value) for name in entry.__slots__ if (value := getattr(entry, name)) is not None}))
 
 
@@ -65,10 +65,10 @@ def pack(
         split: only this split.
         json: print what was packed as JSON.
     """
-    from kinolex.data.index import scan
+    from kinolex.data.index import scan_some
     from kinolex.data.packs import build_pack
 
-    built = build_pack(scan(folder, split=split), target, lines=lines, max_frames=max_frames)
+    built = build_pack(scan_some(folder, split=split), target, lines=lines, max_frames=max_frames)
     show({"pack": str(target), "items": len(built), "frames": built.num_frames, "skipped": len(built.skipped)}, json)
     for name, why in built.skipped.items():
         print(f"skipped {name}: {why}", file=sys.stderr)

@@ -19,12 +19,12 @@ from typing import Protocol
 import torch
 from einops import rearrange
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from kinolex.codec.entropy import TOTAL, frequencies_NV
 from kinolex.codec.network import FRAMES_BACK, GROUPS, NetworkConfig, integer_layers, one_hot
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, TokenError
+from kinolex.tensor_files import tensor_bytes
 
 FORMAT = "kinolex-prior-1"
 PLAIN = bytes(16)
@@ -223,7 +223,7 @@ def save_prior(path: str | Path, config: NetworkConfig, tensors: Mapping[str, Te
     LearnedPrior(config, tensors)  # refuse to write what could not be read
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(save(dict(tensors), {"format": FORMAT, "config": json.dumps(asdict(config))}))
+    temporary.write_bytes(tensor_bytes(dict(tensors), {"format": FORMAT, "config": json.dumps(asdict(config))}))
     temporary.replace(path)
     return prior_fingerprint(config, tensors)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from kinolex.data.index import Entry, scan
+from kinolex.data.index import Entry, scan_some
 from kinolex.errors import KinolexError, MediaError
 from kinolex.media import VideoReader, probe, read
 from kinolex.media.integrity import missing_bytes
@@ -36,10 +36,10 @@ def check_folder(folder: str | Path, *, whole: bool = False) -> list[Finding]:
 
     Raises:
         MissingFile: no such folder.
-        DataError: a table of the collection cannot be read.
+        DataError: a table of the collection cannot be read, or there is nothing to check.
     """
     findings = []
-    for entry in track(scan(folder), description="checking", console=Console(stderr=True)):
+    for entry in track(scan_some(folder), description="checking", console=Console(stderr=True)):
         findings += _check(entry, whole)
     return findings
 

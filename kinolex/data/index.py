@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,23 @@ def scan(folder: str | Path, *, split: str | None = None) -> list[Entry]:
         raise MissingFile(f"{folder} is not a folder; give the folder that holds the videos or images")
     entries = sorted(_scan(folder, folder, None), key=lambda entry: (entry.path.as_posix(), entry.array_index or 0))
     return [entry for entry in entries if split is None or (entry.split or "train") == split]
+
+
+def scan_some(folder: str | Path, *, split: str | None = None) -> list[Entry]:
+    """As scan, for who needs entries.
+
+    Raises:
+        DataError: none is there, or none of the split.
+    """
+    entries = scan(folder)
+    found = [entry for entry in entries if split is None or (entry.split or "train") == split]
+    if not entries:
+        raise DataError(f"{folder} holds no video, picture or array of pictures; give the folder of a collection")
+    if not found:
+        counts = Counter(entry.split or "train" for entry in entries)
+        there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+        raise DataError(f"{folder} has nothing of split {split!r}; its splits are {there}")
+    return found
 
 
 def _scan(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:

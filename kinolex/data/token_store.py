@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 
 from kinolex.errors import KinolexError, MissingFile, TokenError
+from kinolex.tensor_files import tensor_bytes
 from kinolex.types import Extent, SoundExtent, Tokens
 
 FORMAT = "kinolex-tokens-1"
@@ -40,7 +40,7 @@ def save_tokens(tokens: Tokens | Tokens[SoundExtent], path: str | Path) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         # Not save_file, whose files only their owner may read.
-        temporary.write_bytes(serialise({"ids": tokens.ids_Qthw.to(dtype).contiguous()}, metadata))
+        temporary.write_bytes(tensor_bytes({"ids": tokens.ids_Qthw.to(dtype).contiguous()}, metadata))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -89,7 +89,11 @@ class ReconstructionProtocol(Hashed):
         if self.resize != RESIZE_KERNEL:
             raise ConfigError(f"this version resizes by {RESIZE_KERNEL!r} only, got {self.resize!r}")
         if not self.sets or min(self.lines, self.distance_every_nth, self.bootstrap_draws, self.max_frames or 1) < 1:
-            raise ConfigError(f"a protocol needs at least one set and positive sizes, got {self}")
+            sizes = f"lines {self.lines}, max_frames {self.max_frames}, distance_every_nth {self.distance_every_nth}"
+            raise ConfigError(
+                f"a protocol needs at least one set and sizes above 0, got sets {', '.join(self.sets) or 'none'}, "
+                f"{sizes}, bootstrap_draws {self.bootstrap_draws}"
+            )
 
     def with_features(self, path: str | Path | None) -> tuple[ReconstructionProtocol, SqueezeNetFeatures | None]:
         """The protocol naming this backbone file, and the network. Errors as SqueezeNetFeatures."""
@@ -129,7 +133,7 @@ def select_entries(folder: str | Path, protocol: ReconstructionProtocol) -> list
     if not entries:
         raise DataError(
             f"no entry of split {protocol.split!r} in {', '.join(protocol.sets)}; "
-            "name the split in index.csv or metadata.csv, or choose another with --split"
+            "name the split in index.csv or metadata.csv, or measure other sets"
         )
     return entries
 

@@ -143,16 +143,10 @@ def open_packs(config: TrainConfig | PriorTrainConfig | GeneratorTrainConfig, da
     Raises:
         DataError: a collection is not below the data folder, or has no training entries.
     """
-    packs = []
-    for name in config.data:
-        folder = cache / f"{name}-{config.lines}"
-        if not (folder / "manifest.json").is_file():
-            if not (data / name).is_dir():
-                raise DataError(f"the recipe needs {data / name}; docs/data.md says where it comes from")
-            entries = scan(data / name, split="train")
-            build_pack(entries, folder, lines=config.lines, max_frames=config.max_frames)
-        packs.append(Pack.open(folder))
-    return packs
+    folders = {name: cache / f"{name}-{config.lines}" for name in config.data}
+    for name, folder in _unpacked(folders, data).items():
+        build_pack(scan(data / name, split="train"), folder, lines=config.lines, max_frames=config.max_frames)
+    return [Pack.open(folder) for folder in folders.values()]
 
 
 def open_sound_packs(config: SoundTrainConfig, data: Path, cache: Path) -> list[SoundPack]:
@@ -161,15 +155,19 @@ def open_sound_packs(config: SoundTrainConfig, data: Path, cache: Path) -> list[
     Raises:
         DataError: a collection is not below the data folder, or nothing in it can be heard.
     """
-    packs = []
-    for name in config.data:
-        folder = cache / f"{name}-{config.model.rate_hz}hz"
-        if not (folder / "manifest.json").is_file():
-            if not (data / name).is_dir():
-                raise DataError(f"the recipe needs {data / name}; docs/data.md says where it comes from")
-            build_sound_pack(scan_sounds(data / name, split="train"), folder, rate_hz=config.model.rate_hz)
-        packs.append(SoundPack.open(folder))
-    return packs
+    folders = {name: cache / f"{name}-{config.model.rate_hz}hz" for name in config.data}
+    for name, folder in _unpacked(folders, data).items():
+        build_sound_pack(scan_sounds(data / name, split="train"), folder, rate_hz=config.model.rate_hz)
+    return [SoundPack.open(folder) for folder in folders.values()]
+
+
+def _unpacked(folders: Mapping[str, Path], data: Path) -> dict[str, Path]:
+    """The collections that are still to pack; all are looked for before the first is packed."""
+    missing = {name: folder for name, folder in folders.items() if not (folder / "manifest.json").is_file()}
+    for name in missing:
+        if not (data / name).is_dir():
+            raise DataError(f"the recipe needs {data / name}; docs/data.md says where it comes from")
+    return missing
 
 
 def initial_model(config: TrainConfig, init: str | Path) -> Network:
@@ -281,6 +279,7 @@ def _run(trainer: Any, order: Order, learned_from: str, save: Callable[..., obje
 
 
 def _tokenizer(config: TrainConfig, order: Order) -> None:
+    model = order.weights(partial(initial_model, config))  # refused before hours of packing, not after
     if rank() == 0:
         open_packs(config, order.data, order.packs)
     wait_for_all()
@@ -292,25 +291,25 @@ def _tokenizer(config: TrainConfig, order: Order) -> None:
         features_path=features if features.is_file() else None,
         device=order.device,
         render_world=None if render_world is None else partial(render_world, rates=config.world_rates),
-        model=order.weights(partial(initial_model, config)),
+        model=model,
     )
     _run(trainer, order, order.start)
 
 
 def _prior(config: PriorTrainConfig, order: Order) -> None:
     tokenizer = hub.load(config.tokenizer).to(order.device)
-    packs = open_packs(config, order.data, order.packs)
     start = hub.load_prior(config.start, tokenizer) if config.start else None
+    packs = open_packs(config, order.data, order.packs)
     trainer = PriorTrainer(config, tokenizer, packs, order.out, render_world=order.render_world, start=start)
     trainer.run(minutes=order.minutes)
     save_with_prior(trainer, order.out / "weights")
 
 
 def _generator(config: GeneratorTrainConfig, order: Order) -> None:
-    packs = open_packs(config, order.data, order.packs)
-    folders = {name: pack.folder for name, pack in zip(config.data, packs, strict=True)}
     start = checkpoint.load_module(hub.locate(config.start))[0] if config.start else None
     tokenizer = hub.load(config.tokenizer)
+    packs = open_packs(config, order.data, order.packs)
+    folders = {name: pack.folder for name, pack in zip(config.data, packs, strict=True)}
     trainer = GeneratorTrainer(config, tokenizer, folders, order.out, device=order.device, start=start)
     _run(trainer, order, f" on tokens of {config.tokenizer}{_going_on(config.start)}")
 
@@ -336,8 +335,8 @@ def _clip_features(config: ClipFeaturesTrainConfig, order: Order) -> None:
 
 
 def _sound(config: SoundTrainConfig, order: Order) -> None:
-    packs = open_sound_packs(config, order.data, order.packs)
-    trainer = SoundTrainer(config, packs, order.out, model=order.weights(partial(_initial_sound, config)))
+    model = order.weights(partial(_initial_sound, config))
+    trainer = SoundTrainer(config, open_sound_packs(config, order.data, order.packs), order.out, model=model)
     heard = f" on {', '.join(config.data)} and worlds{order.start}"
     _run(trainer, order, heard, partial(checkpoint.save, dtype=torch.bfloat16))
 

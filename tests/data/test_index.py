@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kinolex.data.check import check_folder
-from kinolex.data.index import scan
+from kinolex.data.index import scan, scan_some
 from kinolex.errors import DataError, MissingFile
 from kinolex.media import write
 from kinolex.types import Clip
@@ -163,3 +163,16 @@ def test_every_real_collection_is_understood(data_dir: Path) -> None:
         assert entries and len({entry.name for entry in entries}) == len(entries), name
     splits = {entry.split for entry in scan(data_dir / "clips")}
     assert splits == {"train", "test"}
+
+
+def test_who_needs_entries_hears_that_there_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no video"):
+        scan_some(tmp_path)
+    for name in ("train/a.png", "test/b.mp4", "c.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert len(scan_some(tmp_path)) == 3 and [entry.name for entry in scan_some(tmp_path, split="test")] == [
+        "test/b.mp4"
+    ]
+    with pytest.raises(DataError, match=r"nothing of split 'dev'; its splits are test \(1\), train \(2\)"):
+        scan_some(tmp_path, split="dev")

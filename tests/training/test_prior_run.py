@@ -122,10 +122,14 @@ def test_later_rounds_draw_digits_that_the_prior_finds_cheaper(folder: Path, tmp
     trainer = trainer_in(folder, tmp_path / "out", thrifty=0.0)
     trainer.run()
     prior = trainer.export()
-    plain = trainer._draw("clip.0", 1, PriorRound(clips=1, images=1, steps=1), None)
-    chosen = trainer._draw("clip.0", 1, PriorRound(clips=1, images=1, steps=1, weights=(2.0, 2.0)), prior)
-    cost = [estimate_bits(digits.permute(0, 2, 3, 1).long(), prior) for digits in (plain, chosen)]
-    assert plain.shape == chosen.shape == (3, 3, 4, 4) and cost[1] < 0.97 * cost[0]
+    # A digit that is cheap where it stands may make later ones dear: one clip of 48 positions can go either way.
+    costs = []
+    for weights, chooser in (((0.0, 0.0), None), ((2.0, 2.0), prior)):
+        draws = PriorRound(clips=8, images=1, steps=1, weights=weights)
+        drawn = [trainer._draw(f"clip.{number}", 1, draws, chooser) for number in range(8)]
+        assert {digits.shape for digits in drawn} == {(3, 3, 4, 4)}
+        costs.append(sum(estimate_bits(digits.permute(0, 2, 3, 1).long(), prior) for digits in drawn))
+    assert costs[1] < 0.9 * costs[0]
 
 
 def test_a_folder_of_another_recipe_is_refused(folder: Path, tmp_path: Path) -> None:
