@@ -85,6 +85,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
             "multimodal": evaluation.multimodal,
             "upscale": super_resolution.evaluate,
             "understanding": understanding.understanding,
+            "probe": understanding.judge,
         }.items()
     },
 }

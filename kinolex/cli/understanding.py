@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kinolex.cli.common import Source, frames_bar, load_either, show, to_json
+from kinolex.cli.common import Source, command_of, frames_bar, load_either, show, to_json
 
 PICTURES = ("weizmann64", "worlds", "cifar10", "digits")
 """Sets of pictures."""
@@ -51,6 +51,50 @@ def classify(
                 "" if number else attribute, name, f"{share:.3f}", end_section=number + 1 == min(top, len(classes))
             )
     Console().print(table)
+
+
+def judge(
+    data: Path | None = None,
+    out: Path = Path("out/eval"),
+    probe: str = "probe-worlds-nano",
+    set: str = "worlds",
+    test: int | None = None,
+    model: str | None = None,
+    json: bool = False,
+) -> None:
+    """How often a trained probe is right on clips or sounds that it never learned from, and what it takes for what.
+
+    Example: kinolex eval probe --data DATA --probe probe-fsdd-nano --set fsdd --out out/eval
+
+    Args:
+        data: folder with one sub-folder per set; worlds need none.
+        out: gets probe_PROBE_SET.json.
+        probe: shipped name (probe-worlds-nano, probe-weizmann-nano, probe-fsdd-nano, probe-esc10-nano), folder, or hub
+            repository.
+        set: worlds, weizmann64, cifar10, digits; of sounds fsdd, esc10. Its test split is judged.
+        test: how many of it; by default all, and 300 worlds.
+        model: the tokenizer whose tokens the probe reads, where it is not a shipped one.
+        json: print the figures as JSON.
+    """
+    options = dict(locals())
+    from kinolex.evaluation.probes import ProbeProtocol, evaluate_probe
+    from kinolex.understanding import load_classifier
+
+    classifier = load_classifier(probe, model)
+    with frames_bar(classifier.name, "windows") as bar:
+        result = evaluate_probe(
+            classifier,
+            data,
+            ProbeProtocol(set=set, test=test),
+            out,
+            command=command_of("eval probe", judge, options),
+            on_windows=bar,
+        )
+    facts: dict[str, object] = {"items": result["n"]}
+    for name, figures in result["attributes"].items():
+        one = figures["accuracy"]
+        facts[name] = f"{one['mean']:.3f} ({one['low']:.3f} to {one['high']:.3f}), by chance {figures['chance']:.3f}"
+    show(facts | {"result": str(out / f"{result['name']}.json")}, json)
 
 
 def understanding(

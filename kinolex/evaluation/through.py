@@ -8,6 +8,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.tokenizers.video import WINDOW_FRAMES, VideoTokenizer
 
 AT_ONCE = 8
@@ -35,7 +36,7 @@ def through(tokenizer: VideoTokenizer, frames_NTHWC: NDArray[np.uint8]) -> NDArr
         more_NCTHW = pixels_NCTHW[:, :, -1:].expand(-1, -1, wanted - total, -1, -1)
         padded_NCTHW = torch.cat([pixels_NCTHW, more_NCTHW], dim=2)
         windows = [padded_NCTHW] if causal else padded_NCTHW.split(WINDOW_FRAMES, dim=2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             laid_out = [window_NCTHW.contiguous(memory_format=torch.channels_last_3d) for window_NCTHW in windows]
             decoded_NCTHW = torch.cat([tokenizer.model(window_NCTHW)[0] for window_NCTHW in laid_out], dim=2)
         levels_NCTHW = ((decoded_NCTHW[:, :, :total].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kinolex.errors import ShapeError, TokenError, UsageError
 from kinolex.layers.conv3d import StreamCache, channels_last
+from kinolex.layers.precision import is_bfloat16_native
 from kinolex.tokenizers.base import check_fingerprint, move
 from kinolex.tokenizers.networks import Network, NetworkConfig
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, Quantize, Quantized
@@ -241,16 +242,10 @@ class VideoTokenizer:
             raise TokenError(f"every piece of a stream must have the extent of the first, {first.extent}, got {extent}")
 
     def autocast(self) -> torch.autocast:
-        native = self.precision == "bfloat16" or (self.precision == "auto" and _bfloat16_is_native(self.device))
+        native = self.precision == "bfloat16" or (self.precision == "auto" and is_bfloat16_native(self.device))
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=native)
 
     def __repr__(self) -> str:
         time, rows, columns = self.pixels_per_token
         bits = (self.vocab_size - 1).bit_length() * self.num_levels
         return f"VideoTokenizer({time}x{rows}x{columns} pixels per token, {bits} bits, {self.fingerprint[:12]})"
-
-
-def _bfloat16_is_native(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

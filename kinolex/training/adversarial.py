@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kinolex.layers.conv3d import SpaceToDepth
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.tokenizers.networks import Network
 from kinolex.tokenizers.quantizers.base import mean_over_processes
 from kinolex.training.config import DiscriminatorConfig, TrainConfig
@@ -102,7 +103,7 @@ class Adversary:
     def generator_terms(self, output_BCTHW: Tensor, terms: dict[str, Tensor], model: Network) -> dict[str, Tensor]:
         """Non-saturating loss, scaled so that its gradient at the decoder's last layer matches the other terms'."""
         self.network.requires_grad_(False)
-        with torch.autocast(output_BCTHW.device.type, dtype=torch.bfloat16):
+        with fast_arithmetic(output_BCTHW.device):
             logits_B = self.network(output_BCTHW)
         self.network.requires_grad_(True)
         adversarial = F.softplus(-logits_B.float()).mean()
@@ -116,7 +117,7 @@ class Adversary:
         figures: dict[str, float] = {}
         right = total = 0
         for real_BCTHW, fake_BCTHW in pairs:
-            with torch.autocast(real_BCTHW.device.type, dtype=torch.bfloat16):
+            with fast_arithmetic(real_BCTHW.device):
                 real_B, fake_B = self.network(real_BCTHW).float(), self.network(fake_BCTHW.to(real_BCTHW.dtype)).float()
             loss = F.softplus(-real_B).mean() + F.softplus(fake_B).mean()
             if self.losses.lecam:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from kinolex import hub
 from kinolex.errors import ConfigError
 from kinolex.layers.conv3d import channels_last
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.models.clip_features import ClipFeatures, ClipFeaturesConfig
 from kinolex.training.clip_features_data import HEADS, VELOCITY, Batch, WorldSet, draw
 from kinolex.training.config import OptimizerConfig
@@ -79,7 +80,7 @@ class ClipFeaturesTrainer(NetworkLoop[ClipFeatures]):
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         """One update; returns the loss, and the share of right answers per head."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             features_BD = self.model(batch.pixels_BCTHW)
         answers = {name: answer.float() for name, answer in self.model.heads(features_BD).items()}
         velocity_B2 = answers.pop(VELOCITY)

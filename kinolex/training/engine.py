@@ -18,6 +18,7 @@ from kinolex.data.loader import Batch, Loader, LoaderConfig, RenderWorld
 from kinolex.data.packs import Pack
 from kinolex.errors import TrainingError
 from kinolex.layers.conv3d import channels_last
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.metrics.structure import ms_ssim_loss_B
 from kinolex.tokenizers.networks import Network, build_network
@@ -151,7 +152,7 @@ class Trainer(NetworkLoop[Network]):
             if stage.warm_steps and pixels_BCTHW.shape[2] > 1:
                 pixels_BCTHW, output_BCTHW, quantized = self._warmed(pixels_BCTHW, stage, generator)
             else:
-                with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                with fast_arithmetic(self.device):
                     output_BCTHW, quantized = self.network(pixels_BCTHW)
             losses = self.config.losses
             terms = reconstruction_terms(
@@ -199,7 +200,7 @@ class Trainer(NetworkLoop[Network]):
         warm = 1 + time * (steps - 1) if steps else 0
         total = pixels_BCTHW.shape[2] - time * max(stage.warm_steps - max(steps, 1), 0)
         pixels_BCTHW = pixels_BCTHW[:, :, :total]
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with fast_arithmetic(self.device):
             output_BCTHW, quantized = self.network(pixels_BCTHW, warm, rate_weight)
         return pixels_BCTHW[:, :, warm:], output_BCTHW, quantized
 
@@ -235,7 +236,7 @@ class Trainer(NetworkLoop[Network]):
         clip_BCTHW = batch.video_BCTHW if batch.video_BCTHW is not None else batch.images_BCTHW
         assert clip_BCTHW is not None
         pixels_BCTHW = self._to_pixels(clip_BCTHW[:4])
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), fast_arithmetic(self.device):
             output_BCTHW, _ = self.average(pixels_BCTHW)
         save_grid(pixels_BCTHW, output_BCTHW, self.folder / "grids" / f"step{step:06d}.png")
 

@@ -16,6 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.masks import HIDDEN
 from kinolex.models.autoregressive import AutoregressiveTransformer
 from kinolex.models.diffusion import DiffusionTransformer, draw_times, straight
@@ -59,7 +60,7 @@ def masked_loss(
     back_Bthw = condition_Bthw if corruption == "commit" else torch.full_like(condition_Bthw, HIDDEN)
     given_Bthw = torch.where(corrupt_Bthw, back_Bthw, clean_Bthw)
     target_BLF = _factors(clean_Bthw, model.config.factors)
-    with torch.autocast(clean_Bthw.device.type, dtype=torch.bfloat16):
+    with fast_arithmetic(clean_Bthw.device):
         nats_BL = model(given_Bthw, batch.tasks_B, batch.words_BP, batch.first_B, target_BLF, label_smoothing)
     hidden_BL = (given_Bthw == HIDDEN).flatten(1)
     refined_BL = corrupt_Bthw.flatten(1) & ~hidden_BL
@@ -79,7 +80,7 @@ def autoregressive_loss(
 ) -> LossAndFigures:
     """Mean nats of the tokens that are not given."""
     target_BLF = _factors(batch.clean_Bthw, model.config.factors)
-    with torch.autocast(target_BLF.device.type, dtype=torch.bfloat16):
+    with fast_arithmetic(target_BLF.device):
         nats_BL = model(target_BLF, batch.condition_Bthw, batch.tasks_B, batch.words_BP, batch.first_B, label_smoothing)
     loss = _mean_where(nats_BL, ~batch.exact_Bthw.flatten(1))
     figures = {"loss": float(loss.detach())}
@@ -92,7 +93,7 @@ def diffusion_loss(model: DiffusionTransformer, batch: TokenBatch) -> LossAndFig
     device = data_BLC.device
     times_B = draw_times(model.config, len(data_BLC)).to(device)
     noise_BLC = torch.randn(data_BLC.shape).to(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with fast_arithmetic(device):
         velocity_BLC = model(
             straight(noise_BLC, data_BLC, times_B),
             times_B,

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.metrics.perceptual import SqueezeNetFeatures, perceptual_distance_B
 from kinolex.training.config import LossWeights
 
@@ -26,7 +27,7 @@ PerceptualLoss = Callable[[Tensor, Tensor], Tensor]
 def squeezenet_loss(network: SqueezeNetFeatures) -> PerceptualLoss:
     def loss_B(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
         # A frozen network may run in bfloat16: in float32 it costs as much as the autoencoder itself.
-        with torch.autocast(a_BCHW.device.type, dtype=torch.bfloat16):
+        with fast_arithmetic(a_BCHW.device):
             return perceptual_distance_B(network, a_BCHW, b_BCHW)
 
     return loss_B

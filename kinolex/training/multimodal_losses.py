@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.models.multimodal import MultimodalTransformer
 from kinolex.sequences import Layout
 from kinolex.training.generator_losses import LossAndFigures
@@ -32,7 +32,7 @@ def multimodal_loss(
     Args:
         weights: of a token of each kind ("text", "video", "sound"); 1 where none is given.
     """
-    with torch.autocast(ids_BL.device.type, dtype=torch.bfloat16):
+    with fast_arithmetic(ids_BL.device):
         nats_BM = model(ids_BL, layout, text_BPE, label_smoothing)
     pad = model.config.vocabulary.marker("pad")
     total, taught, figures = nats_BM.new_zeros(()), 0.0, {}

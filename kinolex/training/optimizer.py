@@ -16,6 +16,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from kinolex.layers.precision import is_bfloat16_native
 from kinolex.training.config import OptimizerConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -52,9 +53,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix_OI: Tensor) -> Tensor:
-    """About U V^T of a matrix U S V^T, in bfloat16 arithmetic; singular values land in 0.7 to 1.2."""
+    """About U V^T of a matrix U S V^T, in bfloat16 where that is fast; singular values land in 0.7 to 1.2."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix_OI.bfloat16()
+    x = matrix_OI.bfloat16() if is_bfloat16_native(matrix_OI.device) else matrix_OI
     x = x / (x.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x

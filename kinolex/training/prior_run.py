@@ -35,6 +35,7 @@ from kinolex.data.loader import Loader, LoaderConfig, RenderWorld
 from kinolex.data.packs import Pack
 from kinolex.errors import CheckpointError, ConfigError
 from kinolex.layers.conv3d import channels_last
+from kinolex.layers.precision import fast_arithmetic, is_bfloat16_native
 from kinolex.tokenizers.quantizers import FSQConfig, LFQConfig, QuantizerConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.config import OptimizerConfig
@@ -227,11 +228,12 @@ class PriorTrainer:
         """One update; returns bits per token position."""
         dice = np.random.default_rng([self.config.seed, number, step])
         total, count = 0.0, 0
+        dtype = torch.bfloat16 if is_bfloat16_native(torch.device("cpu")) else torch.float32
         for group, size in ((clips, self.config.batch_clips), (images, self.config.batch_images)):
             drawn = [group[index].long() for index in dice.integers(0, len(group), size)]
-            previous = torch.cat([previous_frames(digits, self.levels, torch.bfloat16) for digits in drawn])
+            previous = torch.cat([previous_frames(digits, self.levels, dtype) for digits in drawn])
             digits_BDhw = torch.cat(drawn)
-            with torch.autocast("cpu", torch.bfloat16):
+            with fast_arithmetic():
                 bits = self.twin.bits(digits_BDhw, previous.contiguous(memory_format=torch.channels_last)).sum()
             bits.backward()
             total, count = total + float(bits.detach()), count + digits_BDhw[:, 0].numel()

@@ -21,6 +21,7 @@ from kinolex import hub
 from kinolex.errors import ConfigError
 from kinolex.evaluation.protocol import check_fields
 from kinolex.evaluation.understanding_sets import LabelledSet, SetConfig, labelled_set
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.masks import schedule_named
 from kinolex.models.probe import HearsConfig, HiddenTokenReader, Probe, ProbeConfig, ProbeKind, ReadsConfig, cells_of
 from kinolex.tokenizers.sound import SoundTokenizer
@@ -143,7 +144,7 @@ class Fitting:
         torch.manual_seed(hash_of(self.seed, number))
         chosen_B = np.random.default_rng([self.seed, number]).integers(0, count, self.config.batch)
         self.network.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=_bfloat16()):
+        with fast_arithmetic():
             loss = loss_of(chosen_B)
         loss.backward()
         norm = gradient_norm_(self.network.parameters(), self.config.clip_norm)
@@ -276,7 +277,3 @@ def judged(probe: Probe, inputs: Inputs, kind: str) -> dict[str, Tensor]:
 def hash_of(seed: int, number: int) -> int:
     """A seed for torch of a step, unlike that of other seeds and steps."""
     return int(np.random.default_rng([number, seed]).integers(2**62))
-
-
-def _bfloat16() -> bool:
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kinolex.errors import ConfigError
 from kinolex.layers.conv3d import channels_last
+from kinolex.layers.precision import fast_arithmetic
 
 SLOPE = 0.2
 
@@ -116,7 +117,7 @@ class SoundAdversary:
     def generator_terms(self, made_B1S: Tensor, real_B1S: Tensor) -> dict[str, Tensor]:
         """Hinge term of the decoder, and how unlike the features are: mean over layers of |difference| / |real|."""
         self.network.requires_grad_(False)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             with torch.no_grad():
                 real = self.network(real_B1S)
             made = self.network(made_B1S)
@@ -132,7 +133,7 @@ class SoundAdversary:
     def train_step(self, made_B1S: Tensor, real_B1S: Tensor) -> dict[str, float]:
         """One update; returns its figures. Skips itself when its gradient is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             made = self.network(made_B1S.detach())
             real = self.network(real_B1S)
         losses = [

@@ -21,6 +21,7 @@ from kinolex.data.sound_loader import SoundLoader, SoundLoaderConfig
 from kinolex.data.sounds import SoundPack
 from kinolex.errors import ConfigError
 from kinolex.layers.conv3d import channels_last
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.loop import NetworkLoop, Taken, deadline, fields_of, recipe_hash
@@ -145,7 +146,7 @@ class SoundTrainer(NetworkLoop[SoundStream]):
         return figures, None if ids_BQthw is None else ids_BQthw[:, :1]
 
     def _arithmetic(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        return fast_arithmetic() if self.config.precision == "bfloat16" else torch.autocast("cpu", enabled=False)
 
     def _quantizer_is_started(self) -> bool:
         return all(bool(level.is_initialised) for level in self.model.quantizer.levels)

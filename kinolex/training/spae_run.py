@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kinolex.errors import CheckpointError, ConfigError
 from kinolex.layers.conv3d import channels_last
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.metrics.perceptual import SqueezeNetFeatures
 from kinolex.models.frozen_lm import FrozenLM
 from kinolex.tokenizers.spae import Spae, SpaeConfig, codebook_from, semantic_loss
@@ -153,14 +154,14 @@ class SpaeTrainer(NetworkLoop[Spae]):
         config = self.config
         dice = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         size, layers = len(batch.pixels_BCTHW), len(config.layers)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             latents_BDthw = self.model.encode(batch.pixels_BCTHW)
         quantized = self.model.quantizer(latents_BDthw.float())
         # The first half of the batch keeps all layers.
         depth_B = torch.randint(0, max(1, layers - 1), (size,), generator=dice)
         depth_B[: (size + 1) // 2] = layers - 1
         all_LBDthw = torch.stack(quantized.prefixes_BDthw)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             output_BCTHW = self.model.decode(all_LBDthw[depth_B, torch.arange(size)]).float()
         error_BCTHW = output_BCTHW - batch.pixels_BCTHW
         appearance = config.squared * error_BCTHW.square().mean() + config.absolute * error_BCTHW.abs().mean()

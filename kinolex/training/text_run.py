@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinolex.errors import CheckpointError, ConfigError
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.models.frozen_lm import FrozenLM, no_bars, require_transformers
 from kinolex.training.config import OptimizerConfig
 from kinolex.training.loop import NetworkLoop, deadline, fields_of, recipe_hash
@@ -171,7 +172,7 @@ class TextTrainer(NetworkLoop[Any]):
     def _step(self, ids_BL: Tensor, parts_BL: Tensor, step: int) -> dict[str, float]:
         """One update; the loss, that of prose, and the share of ids of answers that are the likeliest."""
         wanted_N = parts_BL[:, 1:] != SHOWN
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             hidden_BLD = self.model(input_ids=ids_BL[:, :-1], use_cache=False).last_hidden_state
             logits_NV = F.linear(hidden_BLD[wanted_N], self.model.embed_tokens.weight)
         targets_N, answers_N = ids_BL[:, 1:][wanted_N], parts_BL[:, 1:][wanted_N] == ANSWER

@@ -21,6 +21,7 @@ from einops import rearrange
 from torch import Tensor
 
 from kinolex.errors import ConfigError
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.masks import HIDDEN, SCHEDULES
 from kinolex.models.factors import split_ids
 from kinolex.models.super_resolution import SuperResolution, SuperResolutionConfig
@@ -182,7 +183,7 @@ def upscale_loss(model: SuperResolution, batch: UpscaleBatch, device: torch.devi
     """Mean nats of the hidden large ids."""
     shown_Bthw = batch.shown_Bthw.to(device)
     target_BLF = split_ids(rearrange(batch.large_Bthw.to(device), "b t h w -> b (t h w)"), model.config.factors)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with fast_arithmetic(device):
         nats_BL = model(shown_Bthw, batch.small_Bthw.to(device), batch.first_B.to(device), target_BLF)
     hidden_BL = (shown_Bthw == HIDDEN).flatten(1)
     return (nats_BL * hidden_BL).sum() / hidden_BL.sum()

@@ -84,21 +84,24 @@ class Classifier:
             assert isinstance(tokenizer, VideoTokenizer)
             self.front_end = ClipFrontEnd(tokenizer=tokenizer, frames=reads.frames, side=reads.side)
 
-    @torch.inference_mode()
     def __call__(self, windows: NDArray[Any]) -> dict[str, dict[str, float]]:
         """Mean probabilities over windows, the likeliest class first.
 
         Args:
             windows: frames_NTHWC of read_windows, or samples_NS of hear_windows.
         """
-        features_NLC = self._features(windows)
         found = {}
-        for name, logits_NV in self.probe(features_NLC, self.front_end.grid).items():
-            shares_V = logits_NV.softmax(dim=1).mean(dim=0)
+        for name, shares_NV in self.probabilities(windows).items():
+            shares_V = shares_NV.mean(axis=0)
             classes = dict(self.probe.config.outputs)[name]
-            order = shares_V.argsort(descending=True).tolist()
-            found[name] = {classes[number]: float(shares_V[number]) for number in order}
+            found[name] = {classes[number]: float(shares_V[number]) for number in np.argsort(-shares_V, kind="stable")}
         return found
+
+    @torch.inference_mode()
+    def probabilities(self, windows: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """[N, V] per attribute, in the order of its classes. Argument as of a call."""
+        answers = self.probe(self._features(windows), self.front_end.grid)
+        return {name: logits_NV.float().softmax(dim=1).cpu().numpy() for name, logits_NV in answers.items()}
 
     def _features(self, windows: NDArray[Any]) -> torch.Tensor:
         front_end: Any = self.front_end  # windows are of its kind

@@ -28,6 +28,7 @@ from kinolex.data.worlds.labels import WORDS
 from kinolex.evaluation.protocol import Hashed
 from kinolex.evaluation.row_store import RowStore, row_key
 from kinolex.generation.decoding import DecodeConfig, decode_sequence
+from kinolex.layers.precision import fast_arithmetic
 from kinolex.masks import HIDDEN
 from kinolex.metrics.distribution import features_of, kernel_distance
 from kinolex.models.multimodal import MultimodalTransformer
@@ -310,7 +311,7 @@ def bits_per_token(model: MultimodalTransformer, sequences: Sequence[Posed]) -> 
     nats, counts = defaultdict[str, float](float), defaultdict[str, int](int)
     for start in range(0, len(sequences), AT_ONCE):
         ids_BL = torch.stack([one.ids_L for one in sequences[start : start + AT_ONCE]]).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with fast_arithmetic(device):
             nats_BM = model(ids_BL, layout)
         for span in layout.outputs():
             for kind in ("all", span.segment.kind):
