@@ -82,11 +82,12 @@ def encode_sound(
 
     Args:
         sound: pieces are asked for as packets are taken.
-        kbps: of all channels together. Of tokens as many levels as fit, one at least.
+        kbps: of all channels together. Of tokens as many levels as fit.
         tokenizer: of sound; None packs Opus.
 
     Raises:
-        MediaError: a rate that Opus refuses. ShapeError: pieces of unlike rates or channels.
+        MediaError: a rate that Opus refuses. UsageError: one that is too low for tokens. ShapeError: pieces of unlike
+            rates or channels.
     """
     pieces = (piece for piece in ([sound] if isinstance(sound, Sound) else sound) if piece.num_samples)
     first = next(pieces, None)
@@ -117,7 +118,8 @@ def _opus(pieces: Iterator[Sound], first: Sound, kbps: float | None) -> SoundPac
 
 def _tokens(pieces: Iterator[Sound], first: Sound, kbps: float | None, tokenizer: SoundTokenizer) -> SoundPackets:
     channels, rate_hz, hop = len(first.samples_CS), tokenizer.config.rate_hz, tokenizer.config.hop
-    levels = tokenizer.levels_for((TOKENS_KBPS if kbps is None else kbps) / channels)
+    usual = max(TOKENS_KBPS / channels, tokenizer.config.kbps_per_level)
+    levels = tokenizer.levels_for(usual if kbps is None else kbps / channels)
     tokens = SoundTokens(
         tokenizer=tokenizer.fingerprint,
         num_levels=levels,

@@ -16,7 +16,7 @@ from kinolex import checkpoint
 from kinolex.codec.priors import PlainPrior
 from kinolex.codec.sound_track import track_of
 from kinolex.compression import CompressConfig, compress_stream, decompress_stream, describe, read_sound
-from kinolex.errors import DamagedStream, ShapeError, UnknownModel
+from kinolex.errors import DamagedStream, ShapeError, UnknownModel, UsageError
 from kinolex.soundtracks import TOKENS_KBPS, SoundPackets, decode_sound, encode_sound, open_decoder, sound_words
 from kinolex.tokenizers.sound import SoundTokenizer
 from kinolex.tokenizers.video import VideoTokenizer
@@ -101,13 +101,15 @@ def test_opus_says_how_much_a_packet_holds() -> None:
 
 def test_a_rate_is_kept_by_leaving_out_levels(sounds: SoundTokenizer) -> None:
     sound = noise(8.0)
-    for kbps in (0.1, 1.0, 2.0, None):
+    for kbps in (0.5, 1.0, 2.0, None):
         coded, packets = packed(sound, sounds, kbps)
         tokens = track_of(coded.head).tokens
         assert tokens is not None and tokens.id_bits == 10
         spent_kbps = 8 * sum(map(len, packets)) / 8.0 / 1000
         assert spent_kbps <= max(0.5, kbps or TOKENS_KBPS) * 1.03
-        assert tokens.num_levels == max(1, min(8, int((kbps or TOKENS_KBPS) / 0.499)))
+        assert tokens.num_levels == min(8, int((kbps or TOKENS_KBPS) / 0.499))
+    with pytest.raises(UsageError, match=r"needs 0\.\d+ kbit/s for each channel at least, got 0\.05"):
+        encode_sound(noise(0.5, channels=2), kbps=0.1, tokenizer=sounds)
 
 
 def test_a_lost_packet_is_silence_and_sound_goes_on_after_it(sounds: SoundTokenizer) -> None:

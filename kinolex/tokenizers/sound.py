@@ -66,14 +66,18 @@ class SoundTokenizer:
         return self.config.rate_hz / self.config.hop
 
     def levels_for(self, kbps: float) -> int:
-        """The most levels that stay within a rate for one channel, and one at least.
+        """The most levels that stay within a rate for one channel.
 
         Raises:
-            UsageError: a rate that is not positive and finite.
+            UsageError: a rate that is not positive and finite, or too low for one level.
         """
         if not 0 < kbps < math.inf:
             raise UsageError(f"a rate in kbit/s must be positive and finite, got {kbps:g}")
-        return max(1, min(self.num_levels, int(kbps / self.config.kbps_per_level + 1e-9)))
+        levels = min(self.num_levels, int(kbps / self.config.kbps_per_level + 1e-9))
+        if levels < 1:
+            least = self.config.kbps_per_level
+            raise UsageError(f"this tokenizer needs {least:.3g} kbit/s for each channel at least, got {kbps:.3g}")
+        return levels
 
     def levels_kept(self, levels: int | None) -> int:
         """How many levels of tokens there will be: those asked for, or all for None.

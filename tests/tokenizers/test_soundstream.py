@@ -108,10 +108,12 @@ def test_fewer_levels_are_a_prefix_and_decode(tokenizer: SoundTokenizer) -> None
     assert not torch.equal(tokenizer.decode(every).samples_CS, tokenizer.decode(two).samples_CS)
 
 
-@pytest.mark.parametrize(("kbps", "levels"), [(0.1, 1), (4.0, 1), (8.0, 2), (11.9, 2), (12.0, 3), (99.0, 3)])
+@pytest.mark.parametrize(("kbps", "levels"), [(4.0, 1), (8.0, 2), (11.9, 2), (12.0, 3), (99.0, 3)])
 def test_levels_are_as_many_as_fit_into_a_rate(tokenizer: SoundTokenizer, kbps: float, levels: int) -> None:
     assert tokenizer.config.kbps_per_level == 4.0  # 800 frames of 5 bits
     assert tokenizer.levels_for(kbps) == levels
+    with pytest.raises(UsageError, match=r"needs 4 kbit/s for each channel at least, got 3\.9"):
+        tokenizer.levels_for(3.9)
 
 
 def test_the_direct_path_starts_as_a_cosine_transform_and_back() -> None:
