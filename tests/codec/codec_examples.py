@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kinolex.codec.network import NetworkConfig
 from kinolex.codec.priors import History, LearnedPrior, PlainPrior, Prior, load_prior, save_prior, to_ids
-from kinolex.codec.sound_track import SoundTokens, pack_head, pack_ids, tokens_track
+from kinolex.codec.sound_track import SoundTokens, pack_head, pack_ids, tokens_track, track_of
 from kinolex.codec.stream import StreamEncoder
 from kinolex.types import Extent, Tokens
 
@@ -134,6 +134,23 @@ def sound_golden() -> tuple[bytes, list[Tensor]]:
     return data + encoder.finish(sound_samples=45 * 320 - 100), all_ids
 
 
+LONG_OPUS_HEAD = OPUS_HEAD + bytes([6])
+"""Packets of six frames: 120 ms."""
+
+
+def long_packets_golden() -> tuple[bytes, list[Tensor]]:
+    """Four chunks of five pictures at 24 per second beside 40,000 samples of nonsense in Opus packets of 120 ms."""
+    prior, track = PlainPrior(300), track_of(LONG_OPUS_HEAD)
+    encoder = StreamEncoder(prior, height=16, width=24, sound_head=LONG_OPUS_HEAD)
+    packets, data, all_ids = [bytes([number]) * (90 * number + 1) for number in range(8)], b"", []
+    for number in range(4):
+        tokens = random_tokens(prior, (1, 2, 2, 3), frames=5, seed=number, height=16, width=24)
+        start, stop = (track.packets_before(5 * at, tokens.extent.fps) for at in (number, number + 1))
+        data += encoder.push(tokens, packets=tuple(packets[start : None if number == 3 else stop]))
+        all_ids.append(tokens.ids_Qthw)
+    return data + encoder.finish(sound_samples=40_000), all_ids
+
+
 def golden_files() -> dict[str, tuple[bytes, list[Tensor]]]:
     """Name -> file and ids of its chunks; priors are read from the golden folder."""
     one, two = (load_prior(GOLDEN / f"{name}.prior.safetensors") for name in PRIORS)
@@ -143,6 +160,7 @@ def golden_files() -> dict[str, tuple[bytes, list[Tensor]]]:
         "two_levels": learned_golden(two, 2, 4, 1),
         "one_position": learned_golden(one, 1, 1, 1),
         "sound_tokens": sound_golden(),
+        "long_packets": long_packets_golden(),
     }
 
 

@@ -13,8 +13,8 @@ from kinolex.codec.priors import PLAIN, PlainPrior, Prior, load_prior
 from kinolex.codec.sound_track import track_of, unpack_ids
 from kinolex.codec.stream import read_pieces
 
-NAMES = ("plain", "one_level", "two_levels", "one_position", "sound_tokens")
-PLAIN_LEVELS = {"plain": 3, "sound_tokens": 1}
+NAMES = ("plain", "one_level", "two_levels", "one_position", "sound_tokens", "long_packets")
+PLAIN_LEVELS = {"plain": 3, "sound_tokens": 1, "long_packets": 1}
 PRIOR_OF = {"one_level": "one_level", "two_levels": "two_levels", "one_position": "one_level"}
 
 
@@ -95,4 +95,12 @@ def test_both_decoders_read_the_sound_tokens_of_the_stored_file() -> None:
     assert torch.equal(torch.from_numpy(theirs_tcQ).permute(2, 0, 1), ours_Qtc)
     assert torch.equal(ours_Qtc[:, :45], sound_ids(45)) and not ours_Qtc[:, 45:].any()
     for frame in range(21):
+        assert independent_decoder.packets_before(frame, decoded.header) == track.packets_before(frame, Fraction(24))
+
+
+def test_both_decoders_count_packets_of_several_frames_alike() -> None:
+    decoded = independent_decoder.decode(stored("long_packets")[0], None)
+    track = track_of(decoded.header.sound_head)
+    assert track.packet_samples == 5760 and [len(chunk.packets) for chunk in decoded.chunks] == [2, 2, 2, 2]
+    for frame in range(200):
         assert independent_decoder.packets_before(frame, decoded.header) == track.packets_before(frame, Fraction(24))
