@@ -57,7 +57,7 @@ def test_held_out_worlds_are_measured(shipped: Path, tmp_path: Path, capsys: pyt
     figures = json.loads(capsys.readouterr().out)
     stored = json.loads((tmp_path / "eval" / "upscale_upscale-world-nano.json").read_text())
     assert figures["made psnr_db"] == round(stored["mean"]["made psnr_db"]["mean"], 4) and stored["n"] == 2
-    assert stored["command"].startswith("kinolex eval upscale --data DIR --model upscale-world-nano --worlds 2")
+    assert stored["command"] == "kinolex eval upscale --worlds 2 --steps 1"
 
 
 @pytest.mark.parametrize("task", ["frame-prediction", "video-to-sound", "describe"])

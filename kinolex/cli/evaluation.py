@@ -149,6 +149,7 @@ def generation(
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
+    options = dict(locals())
     check_device(device)
     from kinolex.evaluation.generation import PIXEL_TASKS, WORLDS, GenerationProtocol, evaluate_generation
     from kinolex.generation import load_generator
@@ -173,10 +174,6 @@ def generation(
         seed=seed,
         tasks=tasks or PIXEL_TASKS,
     )
-    counts = f"--worlds {worlds} --captions {captions}" if of_worlds else f"--windows {windows}"
-    counts += f" --order {order}" if order != "even" else ""
-    counts += f" --guidance {guidance:g}" if guidance else ""
-    counts += f" --caption-guidance {caption_guidance:g}" if of_worlds else ""
     with frames_bar("generation", "clips") as bar:
         result = evaluate_generation(
             generator,
@@ -185,7 +182,7 @@ def generation(
             out,
             features_path=features if features is not None and features.is_file() else None,
             name=f"generation_{Path(model).name}",
-            command=f"kinolex eval generation --sets {' '.join(sets)} --data DIR --model {Path(model).name} {counts}",
+            command=command_of("eval generation", generation, options),
             on_clips=bar,
         )
     facts = {
@@ -224,6 +221,7 @@ def sound(
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
+    options = dict(locals())
     from kinolex.evaluation.sound import SoundProtocol, evaluate_sound, speech_judges
 
     protocol = SoundProtocol(
@@ -237,8 +235,7 @@ def sound(
             protocol,
             out,
             model_name=name,
-            command=f"kinolex eval sound --data DIR --model {name}"
-            + ("" if max_files is None else f" --max-files {max_files}"),
+            command=command_of("eval sound", sound, options),
             on_files=bar,
         )
     shown = ("mel_distance", "si_sdr_db", " kbps", "stoi", "pesq_mos")

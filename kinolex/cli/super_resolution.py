@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kinolex.cli.common import Source, Target, check_device, frames_bar, show
+from kinolex.cli.common import Source, Target, check_device, command_of, frames_bar, show
 
 
 def upscale(
@@ -73,6 +73,7 @@ def evaluate(
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
+    options = dict(locals())
     check_device(device)
     from kinolex.evaluation.upscale import UpscaleProtocol, evaluate_upscale
     from kinolex.generation.super_resolution import load_upscaler
@@ -87,8 +88,7 @@ def evaluate(
             out,
             features_path=features if features is not None and features.is_file() else None,
             model_name=name,
-            command=f"kinolex eval upscale --data DIR --model {name} --worlds {worlds} --steps {steps} "
-            f"--temperature {temperature:g} --guidance {guidance:g}",
+            command=command_of("eval upscale", evaluate, options),
             on_clip=bar,
         )
     figures = {key: round(value["mean"], 4) for key, value in result["mean"].items()}
