@@ -81,7 +81,7 @@ class CompressConfig:
         targets = [value for value in (self.quality, self.bpp, self.kbps) if value is not None]
         if len(targets) > 1:
             raise ConfigError("give one of quality, bpp and kbps (--rate-kbps); they are three ways to say the same")
-        if self.quality is not None and not (isinstance(self.quality, int) and 0 <= self.quality <= 100):
+        if self.quality is not None and not (type(self.quality) is int and 0 <= self.quality <= 100):
             raise ConfigError(f"quality must be a whole number in 0..100, got {self.quality!r}")
         if not (isinstance(self.chunk_frames, int) and self.chunk_frames > 0):
             raise ConfigError(f"chunk_frames must be a whole number above 0, got {self.chunk_frames!r}")
@@ -528,9 +528,13 @@ def decompress(data: bytes, model: str | Path | None = None) -> Clip:
         model: that made the file; the shipped ones are searched if None.
 
     Raises:
-        StreamError: damaged, cut, or made by another model.
+        StreamError: damaged, cut, or made by another model. UsageError: no bytes.
     """
-    clips = list(decompress_stream([data], coder_of(model)))
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise UsageError(
+            f"decompress takes the bytes of a .klx file, got {data!r}; kinolex.api.decompress goes from file to file"
+        )
+    clips = list(decompress_stream([bytes(data)], coder_of(model)))
     frames_TCHW = torch.cat([clip.frames_TCHW for clip in clips])
     return Clip(frames_TCHW, clips[0].fps, read_sound(BytesIO(data)))
 

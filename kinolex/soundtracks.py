@@ -27,7 +27,7 @@ from kinolex.codec.sound_track import (
     track_of,
     unpack_ids,
 )
-from kinolex.errors import DamagedStream, ShapeError
+from kinolex.errors import DamagedStream, ShapeError, UsageError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.media.opus import OpusDecoder, OpusEncoder
 from kinolex.media.timing import round_half_up
@@ -118,8 +118,13 @@ def _opus(pieces: Iterator[Sound], first: Sound, kbps: float | None) -> SoundPac
 
 def _tokens(pieces: Iterator[Sound], first: Sound, kbps: float | None, tokenizer: SoundTokenizer) -> SoundPackets:
     channels, rate_hz, hop = len(first.samples_CS), tokenizer.config.rate_hz, tokenizer.config.hop
-    usual = max(TOKENS_KBPS / channels, tokenizer.config.kbps_per_level)
-    levels = tokenizer.levels_for(usual if kbps is None else kbps / channels)
+    least = tokenizer.config.kbps_per_level * channels
+    asked = max(TOKENS_KBPS, least) if kbps is None else kbps
+    if asked < least * (1 - 1e-6):
+        raise UsageError(
+            f"sound tokens take {least:.3g} kbit/s at least for {_channels(channels)}, all together, got {asked:.3g}"
+        )
+    levels = tokenizer.levels_for(asked / channels)
     tokens = SoundTokens(
         tokenizer=tokenizer.fingerprint,
         num_levels=levels,
@@ -225,4 +230,8 @@ def sound_words(head: bytes) -> str:
         return "none"
     track = track_of(head)
     kind = "opus" if track.tokens is None else f"tokens of {track.tokens.num_levels} levels"
-    return f"{kind}, {track.channels} channels"
+    return f"{kind}, {_channels(track.channels)}"
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"

@@ -377,7 +377,7 @@ def test_a_video_file_goes_through_and_its_sound_with_it(model: str, tmp_path: P
     assert report.bytes == klx.stat().st_size and report.frames == 20
     assert report.bits_per_pixel == pytest.approx(8 * report.bytes / (20 * 21 * 30))
     facts = api.info(klx)
-    assert facts["kind"] == "klx" and facts["sound"] == "opus, 1 channels" and facts["chunks"] == 3
+    assert facts["kind"] == "klx" and facts["sound"] == "opus, 1 channel" and facts["chunks"] == 3
     assert facts["kbps"] == pytest.approx(report.kbps) and facts["tokenizer"] == tokenizer.fingerprint
     extent = api.decompress(klx, target, coder_of(model))
     original, back = read(source), read(target)
@@ -480,6 +480,8 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_what_is_no_clip_and_options_that_are_none_are_refused_by_name(plain: str) -> None:
+    with pytest.raises(UsageError, match=r"takes the bytes of a \.klx file, got 'in.klx'; kinolex.api.decompress"):
+        decompress("in.klx")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"takes a Clip or Tokens, got 'in.mp4'; kinolex.read"):
         compress("in.mp4", plain)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="no option nope; there are quality, bpp"):

@@ -57,7 +57,7 @@ def judge(
     data: Path | None = None,
     out: Path = Path("out/eval"),
     probe: str = "probe-worlds-nano",
-    set: str = "worlds",
+    set: str | None = None,
     test: int | None = None,
     model: str | None = None,
     json: bool = False,
@@ -71,13 +71,14 @@ def judge(
         out: gets probe_PROBE_SET.json.
         probe: shipped name (probe-worlds-nano, probe-weizmann-nano, probe-fsdd-nano, probe-esc10-nano), folder, or hub
             repository.
-        set: worlds, weizmann64, cifar10, digits; of sounds fsdd, esc10. Its test split is judged.
+        set: worlds, weizmann64, cifar10, digits; of sounds fsdd, esc10. Its test split is judged; by default that of
+            the set whose labels the probe tells.
         test: how many of it; by default all, and 300 worlds.
         model: the tokenizer whose tokens the probe reads, where it is not a shipped one.
         json: print the figures as JSON.
     """
     options = dict(locals())
-    from kinolex.evaluation.probes import ProbeProtocol, evaluate_probe
+    from kinolex.evaluation.probes import ProbeProtocol, evaluate_probe, set_for
     from kinolex.understanding import load_classifier
 
     classifier = load_classifier(probe, model)
@@ -85,7 +86,7 @@ def judge(
         result = evaluate_probe(
             classifier,
             data,
-            ProbeProtocol(set=set, test=test),
+            ProbeProtocol(set=set or set_for(classifier) or "worlds", test=test),
             out,
             command=command_of("eval probe", judge, options),
             on_windows=bar,
@@ -93,7 +94,8 @@ def judge(
     facts: dict[str, object] = {"items": result["n"]}
     for name, figures in result["attributes"].items():
         one = figures["accuracy"]
-        facts[name] = f"{one['mean']:.3f} ({one['low']:.3f} to {one['high']:.3f}), by chance {figures['chance']:.3f}"
+        share = f"{one['mean']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
+        facts[name] = f"{share} of {figures['n']}, by chance {figures['chance']:.3f}"
     show(facts | {"result": str(out / f"{result['name']}.json")}, json)
 
 

@@ -22,6 +22,14 @@ from kinolex.evaluation.understanding_sets import Labelled, LabelledSet, Labelle
 from kinolex.models.probe import HearsConfig
 from kinolex.understanding.verb import Classifier, OnFrames
 
+LABELS_OF = {
+    "weizmann64": {"action"},
+    "worlds": {"action", "shape", "number"},
+    "cifar10": {"thing"},
+    "digits": {"digit"},
+    "fsdd": {"digit", "speaker"},
+    "esc10": {"sound"},
+}
 BATCH = 32
 """Windows that are looked at together."""
 
@@ -69,9 +77,9 @@ def evaluate_probe(
     asked = [name for name, classes in chosen.outputs if known.get(name) == classes]
     if not asked:
         told, labels = (", ".join(names) for names in (known, dict(chosen.outputs)))
-        raise UsageError(
-            f"{classifier.name} tells {told}, and {protocol.set} is labelled with {labels}: choose another"
-        )
+        fits = set_for(classifier)
+        instead = f"; --set {fits} fits" if fits is not None else ""
+        raise UsageError(f"{classifier.name} tells {told}, and {protocol.set} is labelled with {labels}{instead}")
     windows = _windows(classifier, chosen)
     parts: list[dict[str, NDArray[np.float32]]] = []
     for start in range(0, len(windows), BATCH):
@@ -95,6 +103,12 @@ def evaluate_probe(
     if out_dir is not None:
         write_result(Path(out_dir) / f"{title}.json", result)
     return result
+
+
+def set_for(classifier: Classifier) -> str | None:
+    """The set whose labels the probe tells, or None if none is known."""
+    told = set(dict(classifier.probe.config.outputs))
+    return next((name for name, attributes in LABELS_OF.items() if told <= attributes), None)
 
 
 def _windows(classifier: Classifier, chosen: LabelledSet) -> NDArray[Any]:

@@ -124,8 +124,9 @@ class SetConfig:
     def __post_init__(self) -> None:
         if self.name not in SETS:
             raise ConfigError(f"no labelled set {self.name!r}; there are {', '.join(SETS)}")
-        if min(self.train or 1, self.test or 1) < 1:
-            raise ConfigError(f"a set needs at least one clip on both sides, got {self.train} and {self.test}")
+        for side, count in (("train", self.train), ("test", self.test)):
+            if count is not None and count < 1:
+                raise ConfigError(f"{side} must be at least 1, got {count}; leave it out for all there is")
 
     @property
     def of_sounds(self) -> bool:

@@ -59,6 +59,7 @@ def decode(container: InputContainer, stream: Any, decoder: Any, file: Path) -> 
     if fault:
         origin = fault if isinstance(fault, BaseException) else None
         cause = reason(origin) if origin is not None else fault
+        what = "sound" if stream.type == "audio" else "pictures"
         raise UnreadableMedia(
-            f"{file} is damaged after {count} decoded frames ({cause}); copy or download it again"
+            f"{file} is damaged after {count} decoded frames of {what} ({cause}); copy or download it again"
         ) from origin

@@ -99,7 +99,11 @@ headers = st.builds(
     num_levels=st.integers(1, 64),
     geometry=geometries,
     sound_head=st.one_of(
-        st.sampled_from([b"", TOKENS_HEAD]), st.binary(max_size=236).map(lambda tail: OPUS_HEAD + tail)
+        st.sampled_from([b"", TOKENS_HEAD]),
+        # One byte behind Opus's own head is the number of frames in a packet.
+        st.binary(max_size=236)
+        .filter(lambda tail: len(tail) != 1 or 1 <= tail[0] <= 6)
+        .map(lambda tail: OPUS_HEAD + tail),
     ),
 )
 chunks = st.builds(

@@ -10,13 +10,13 @@ import pytest
 from kinolex.data.worlds.labels import UNASKED
 from kinolex.errors import ConfigError, UsageError
 from kinolex.evaluation import probes
-from kinolex.evaluation.probes import ProbeProtocol, evaluate_probe
+from kinolex.evaluation.probes import LABELS_OF, ProbeProtocol, evaluate_probe, set_for
 from kinolex.evaluation.protocol import read_result
-from kinolex.evaluation.understanding_sets import LabelledClips, LabelledSet, SetConfig
+from kinolex.evaluation.understanding_sets import SETS, LabelledClips, LabelledSet, SetConfig
 from kinolex.tokenizers.video import VideoTokenizer
 from kinolex.training.probe_data import Inputs
 from kinolex.training.probe_run import FitConfig, SizeConfig, fit, new_probe
-from kinolex.understanding.verb import Classifier
+from kinolex.understanding.verb import Classifier, load_classifier
 
 LIGHT = ("dark", "bright")
 
@@ -70,6 +70,7 @@ def test_sets_that_the_probe_cannot_be_judged_on_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="no labelled set"):
         evaluate_probe(classifier, None, ProbeProtocol(set="nothing"))
+    assert set_for(classifier) is None
     with pytest.raises(UsageError, match="light-probe tells light, and worlds is labelled with action, shape, number"):
         evaluate_probe(classifier, None, ProbeProtocol(set="worlds", test=1))
     slow = clips(np.arange(2), np.arange(2), np.arange(2))
@@ -78,3 +79,12 @@ def test_sets_that_the_probe_cannot_be_judged_on_are_refused(
     )
     with pytest.raises(UsageError, match="reads 5 frames of 16x16, 24 a second, and slow has 5 of 16x16 at 12"):
         evaluate_probe(classifier, None, ProbeProtocol(set="worlds"))
+
+
+def test_sets_are_found_by_what_probes_tell() -> None:
+    assert set(LABELS_OF) == set(SETS)
+    for name in ("worlds", "weizmann", "fsdd", "esc10"):
+        fitting = set_for(load_classifier(f"probe-{name}-nano"))
+        assert fitting is not None and fitting.startswith(name)
+    with pytest.raises(ConfigError, match="test must be at least 1, got 0"):
+        SetConfig(name="worlds", test=0)

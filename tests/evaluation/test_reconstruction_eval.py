@@ -162,7 +162,7 @@ def test_an_empty_choice_and_a_broken_result_are_named_errors(folder: Path, tmp_
     (tmp_path / "broken.json").write_text('{"format": "other"}')
     with pytest.raises(DataError, match="kinolex-result-1"):
         read_result(tmp_path / "broken.json")
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match="sizes above 0"):
         ReconstructionProtocol(lines=0)
 
 
