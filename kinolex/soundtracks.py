@@ -27,7 +27,7 @@ from kinolex.codec.sound_track import (
     track_of,
     unpack_ids,
 )
-from kinolex.errors import DamagedStream, ShapeError, UsageError
+from kinolex.errors import DamagedStream, ShapeError
 from kinolex.layers.conv3d import StreamCache
 from kinolex.media.opus import OpusDecoder, OpusEncoder
 from kinolex.media.timing import round_half_up
@@ -118,13 +118,8 @@ def _opus(pieces: Iterator[Sound], first: Sound, kbps: float | None) -> SoundPac
 
 def _tokens(pieces: Iterator[Sound], first: Sound, kbps: float | None, tokenizer: SoundTokenizer) -> SoundPackets:
     channels, rate_hz, hop = len(first.samples_CS), tokenizer.config.rate_hz, tokenizer.config.hop
-    least = tokenizer.config.kbps_per_level * channels
-    asked = max(TOKENS_KBPS, least) if kbps is None else kbps
-    if asked < least * (1 - 1e-6):
-        raise UsageError(
-            f"sound tokens take {least:.3g} kbit/s at least for {_channels(channels)}, all together, got {asked:.3g}"
-        )
-    levels = tokenizer.levels_for(asked / channels)
+    usual = max(TOKENS_KBPS, tokenizer.config.kbps_per_level * channels)
+    levels = tokenizer.levels_for(usual if kbps is None else kbps, channels)
     tokens = SoundTokens(
         tokenizer=tokenizer.fingerprint,
         num_levels=levels,

@@ -108,7 +108,7 @@ def test_a_rate_is_kept_by_leaving_out_levels(sounds: SoundTokenizer) -> None:
         spent_kbps = 8 * sum(map(len, packets)) / 8.0 / 1000
         assert spent_kbps <= max(0.5, kbps or TOKENS_KBPS) * 1.03
         assert tokens.num_levels == min(8, int((kbps or TOKENS_KBPS) / 0.499))
-    with pytest.raises(UsageError, match=r"take 0\.99\d kbit/s at least for 2 channels, all together, got 0\.1"):
+    with pytest.raises(UsageError, match=r"needs 0\.99\d kbit/s at least for 2 channels together, got 0\.1"):
         encode_sound(noise(0.5, channels=2), kbps=0.1, tokenizer=sounds)
 
 

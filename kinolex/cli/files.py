@@ -62,7 +62,7 @@ def roundtrip(
         model: shipped name, folder, or hub repository; by default video-nano, or sound-nano for sound.
         lines: scale the short side down to this first; by default the size stays. Of pictures.
         levels: codebook levels to keep; by default all. Of sound.
-        sound_kbps: as many levels as fit into this rate, for each channel. Of sound.
+        sound_kbps: as many levels as fit into this rate, all channels together. Of sound.
         device: cpu, cuda, cuda:1, mps.
         json: print the figures as JSON.
     """
@@ -70,7 +70,7 @@ def roundtrip(
 
     if target.suffix.lower() in SOUND_SUFFIXES:
         sounds, name = load_sound(model or "sound-nano", device), model or "sound-nano"
-        levels = _levels(target, sounds, lines, levels, sound_kbps)
+        levels = _levels(source, target, sounds, lines, levels, sound_kbps)
         show(sound_api.roundtrip_sound(source, target, sounds, model_name=name, levels=levels).as_dict(), json)
         return
     _refuse_levels(target, levels, sound_kbps)
@@ -80,15 +80,18 @@ def roundtrip(
     show(report.as_dict(), json)
 
 
-def _levels(file: Path, sounds: Any, lines: int | None, levels: int | None, sound_kbps: float | None) -> int | None:
+def _levels(
+    source: Path, named: Path, sounds: Any, lines: int | None, levels: int | None, sound_kbps: float | None
+) -> int | None:
     """The levels that options ask for. Raises UsageError where they are not of sound, or two of them say it."""
     from kinolex.errors import UsageError
+    from kinolex.media.sound import channels_of
 
     if lines is not None:
-        raise UsageError(f"--lines is for pictures, and {file} holds sound alone; leave it out")
+        raise UsageError(f"--lines is for pictures, and {named} holds sound alone; leave it out")
     if levels is not None and sound_kbps is not None:
         raise UsageError("--levels and --sound-kbps both say how much to keep; give one of them")
-    return sounds.levels_for(sound_kbps) if sound_kbps is not None else levels
+    return levels if sound_kbps is None else sounds.levels_for(sound_kbps, channels_of(source))
 
 
 def _refuse_levels(file: Path, levels: int | None, sound_kbps: float | None) -> None:
@@ -123,7 +126,7 @@ def encode(
             pictures. A model of sound takes the sound of a video.
         lines: scale the short side down to this first; by default the size stays. Of pictures.
         levels: codebook levels to keep; by default all. Of sound.
-        sound_kbps: as many levels as fit into this rate, for each channel. Of sound.
+        sound_kbps: as many levels as fit into this rate, all channels together. Of sound.
         device: cpu, cuda, cuda:1, mps.
         json: print what was written as JSON.
     """
@@ -133,7 +136,7 @@ def encode(
     model = model or (hub.DEFAULT if holds_pictures(source) else hub.SOUND)
     tokenizer, of_sound = load_either(model, device)
     if of_sound:
-        levels = _levels(target, tokenizer, lines, levels, sound_kbps)
+        levels = _levels(source, target, tokenizer, lines, levels, sound_kbps)
         tokens = sound_api.encode_sound(source, target, tokenizer, levels=levels)
     else:
         _refuse_levels(target, levels, sound_kbps)

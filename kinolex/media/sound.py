@@ -86,6 +86,13 @@ def track_of(path: str | os.PathLike[str], *, start_s: Fraction | None, length_s
     return Sound(samples_CS if length_s is None else samples_CS[:, : round_half_up(length_s * rate_hz)], rate_hz)
 
 
+def channels_of(path: str | os.PathLike[str]) -> int:
+    """1 or 2: of the sound that read_sound gives. Errors as of read_sound, of what is read for it."""
+    with closing(sound_pieces(path, start_s=None)) as coming:
+        first = next(coming, None)
+    return len((first or read_sound(path)).samples_CS)
+
+
 def sound_pieces(path: str | os.PathLike[str], *, start_s: Fraction | None) -> Generator[Sound, None, None]:
     """The main sound track from a moment of the file's clock on, as it is decoded; nothing if there is none.
 

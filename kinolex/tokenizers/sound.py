@@ -65,18 +65,19 @@ class SoundTokenizer:
     def frames_per_s(self) -> float:
         return self.config.rate_hz / self.config.hop
 
-    def levels_for(self, kbps: float) -> int:
-        """The most levels that stay within a rate for one channel.
+    def levels_for(self, kbps: float, channels: int = 1) -> int:
+        """The most levels that stay within a rate for all channels together.
 
         Raises:
             UsageError: a rate that is not positive and finite, or too low for one level.
         """
         if not 0 < kbps < math.inf:
             raise UsageError(f"a rate in kbit/s must be positive and finite, got {kbps:g}")
-        levels = min(self.num_levels, int(kbps / self.config.kbps_per_level + 1e-9))
+        level_kbps = self.config.kbps_per_level * channels
+        levels = min(self.num_levels, int(kbps / level_kbps + 1e-6))
         if levels < 1:
-            least = self.config.kbps_per_level
-            raise UsageError(f"this tokenizer needs {least:.3g} kbit/s for each channel at least, got {kbps:.3g}")
+            of = "one channel" if channels == 1 else f"{channels} channels together"
+            raise UsageError(f"this tokenizer needs {level_kbps:.3g} kbit/s at least for {of}, got {kbps:.3g}")
         return levels
 
     def levels_kept(self, levels: int | None) -> int:

@@ -112,7 +112,8 @@ def test_fewer_levels_are_a_prefix_and_decode(tokenizer: SoundTokenizer) -> None
 def test_levels_are_as_many_as_fit_into_a_rate(tokenizer: SoundTokenizer, kbps: float, levels: int) -> None:
     assert tokenizer.config.kbps_per_level == 4.0  # 800 frames of 5 bits
     assert tokenizer.levels_for(kbps) == levels
-    with pytest.raises(UsageError, match=r"needs 4 kbit/s for each channel at least, got 3\.9"):
+    assert tokenizer.levels_for(2 * kbps, channels=2) == levels
+    with pytest.raises(UsageError, match=r"needs 4 kbit/s at least for one channel, got 3\.9"):
         tokenizer.levels_for(3.9)
 
 
