@@ -450,7 +450,7 @@ def sound_pieces(
     Args:
         limits: larger files are refused.
         tolerate: silence where the file is damaged, instead of an error.
-        up_to_damage: the sound before the damage, instead of an error.
+        up_to_damage: the sound beside the pictures before the damage, instead of an error.
         tokenizer: that made the sound tokens, where they are some; None searches the shipped ones.
 
     Raises:
@@ -460,13 +460,14 @@ def sound_pieces(
     parser = Parser(limits=limits, tolerate=tolerate)
     file.seek(0)
     packets: list[bytes | None] = []
-    samples = None
+    samples, shown, broken = None, 0, False
     try:
         for item in chain(chain.from_iterable(map(parser.feed, blocks_of(file))), parser.finish()):
             header = parser.header
             track = header.track if header is not None else None
             if isinstance(item, Chunk) and header is not None and track is not None:
                 lost = track.packets_before(item.first_frame, header.fps) - len(packets)
+                shown = item.first_frame + item.geometry.frames
                 if 0 <= lost * track.packet_samples <= limits.gap_seconds * track.rate_hz:
                     packets += [None] * lost + list(item.packets)
                 elif not tolerate:
@@ -476,9 +477,14 @@ def sound_pieces(
     except StreamError:
         if not up_to_damage:
             raise
+        broken = True
     header = parser.header
-    if header is None or not header.sound_head:
+    track = header.track if header is not None else None
+    if header is None or track is None:
         return None
+    # The packets of a chunk go on into the next one, which is lost; only the last chunk holds more than that.
+    if broken and len(packets) <= track.packets_before(shown, header.fps):
+        samples = shown * track.rate_hz * header.fps.denominator // header.fps.numerator
     return decode_pieces(header.sound_head, packets, samples, tokenizer)
 
 

@@ -195,3 +195,20 @@ def test_the_container_takes_less_than_a_hundredth_beside_sound(tiny_tokenizer: 
         facts = describe(io.BytesIO(data))
         assert facts["container_bytes"] < 0.01 * facts["bytes"] + 120, facts
         assert facts["sound_bytes"] * 8 / 40 / 1000 == pytest.approx(kbps, rel=0.15)
+
+
+def test_sound_before_damage_ends_with_the_pictures_and_after_the_last_chunk_it_is_whole(
+    tiny_tokenizer: VideoTokenizer,
+) -> None:
+    clip = Clip(torch.full((20, 3, 16, 24), 90, dtype=torch.uint8), Fraction(10))
+    config = CompressConfig(chunk_frames=8)
+    data = b"".join(compress_stream([clip], tiny_tokenizer, PlainPrior(64), config, sound=noise(3.0, 48_000)))
+    whole = read_sound(io.BytesIO(data))
+    unended, cut = (read_sound(io.BytesIO(data[:size]), up_to_damage=True) for size in (len(data) - 3, len(data) // 2))
+
+    assert whole is not None and unended is not None and cut is not None
+    assert whole.duration_s == 3.0 and 3.0 <= unended.duration_s < 3.12
+    assert cut.duration_s in (0.8, 1.6)
+    for part in (unended, cut):
+        count = min(whole.num_samples, part.num_samples)
+        assert torch.equal(part.samples_CS[:, :count], whole.samples_CS[:, :count])

@@ -21,7 +21,9 @@ def to_pixels(frames_NTHWC: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def through(tokenizer: VideoTokenizer, frames_NTHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every clip encoded and decoded by the network's own pass in bfloat16, as `decode(encode(clip))` does one by one.
+    """Every clip encoded and decoded by the network's own pass, as `decode(encode(clip))` does one by one.
+
+    In bfloat16 where that is native.
 
     Args:
         tokenizer: on the CPU. The last frame is repeated up to whole tokens and the surplus cut off again; networks

@@ -28,8 +28,6 @@ from kinolex.types import Sound
 
 RATE_HZ = 48_000
 PACKET_SAMPLES = 960
-MOST_FRAMES = 6
-"""Frames of 20 ms that one packet may hold."""
 LEAST_KBPS, MOST_KBPS_A_CHANNEL = 6.0, 256.0
 
 

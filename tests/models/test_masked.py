@@ -101,9 +101,8 @@ def test_heads_and_embedding_share_their_tables() -> None:
     tokens = FactoredTokens((6, 4), 16, chained=True).requires_grad_(False)
     hidden_BLD, ids_BLF = torch.randn(1, 6, 16), torch.stack([torch.arange(6), torch.zeros(6).long()], dim=-1)[None]
     embedded, logits = tokens.embed(ids_BLF), tokens.logits(hidden_BLD, 0)
-    tokens.tables[0][3] += torch.linspace(
-        0.0, 1.0, 16
-    )  # heads read normalised features, to which equal steps are nothing
+    # Heads read normalised features, to which equal steps in all of them are nothing.
+    tokens.tables[0][3] += torch.linspace(0.0, 1.0, 16)
     moved = (tokens.embed(ids_BLF) != embedded).any(dim=-1)[0]
     assert moved.tolist() == [False, False, False, True, False, False]
     changed = (tokens.logits(hidden_BLD, 0) != logits).all(dim=1)[0]
