@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from kinolex.codec.entropy import TOTAL, UNITS_PER_BIT
-from kinolex.codec.network import FRAMES_BACK, GROUPS, ONE, TOP, NetworkConfig, one_hot
+from kinolex.codec.network import FRAMES_BACK, GROUPS, ONE, STRIDE, TOP, NetworkConfig, one_hot
 from kinolex.codec.priors import Choose, LearnedPrior, prior_fingerprint
 
 
@@ -46,13 +46,13 @@ class FloatPrior:
         trunk = self._past(history_thwD, size_hw)
         for index in range(self.config.trunk_layers):
             trunk = self._conv(f"trunk.{index}", trunk)
-        for group, (row, column) in enumerate(GROUPS):
-            where = (slice(row, None, 2), slice(column, None, 2))
+        for quarter, (row, column) in ((q, place) for q, places in enumerate(GROUPS) for place in places):
+            where = (slice(row, None, STRIDE), slice(column, None, STRIDE))
             if not known_hw[where].numel():
                 continue
-            context = self._conv(f"context.{group}", self._planes(digits_hwD, known_hw))
+            context = self._conv(f"context.{quarter}", self._planes(digits_hwD) * known_hw)
             both = F.pad(torch.cat([trunk, context], dim=1), (1, 1, 1, 1))[:, :, row:, column:]
-            mixed_1Cij = self._conv(f"mix.{group}", both, stride=2, padding=0)
+            mixed_1Cij = self._conv(f"mix.{quarter}", both, stride=STRIDE, padding=0)
             rows, columns = mixed_1Cij.shape[2:]
             inputs_NI = rearrange(mixed_1Cij, "1 c i j -> (i j) c")
             for digit, size in enumerate(self.levels):
@@ -73,8 +73,8 @@ class FloatPrior:
         weight, bias = self._layers[name]
         return F.linear(inputs_NI, weight[:, :, 0, 0], bias)
 
-    def _planes(self, digits_hwD: Tensor, known_hw: Tensor | None = None) -> Tensor:
-        return rearrange(one_hot(digits_hwD, self.levels, known_hw) / ONE, "h w p -> 1 p h w")
+    def _planes(self, digits_hwD: Tensor) -> Tensor:
+        return rearrange(one_hot(digits_hwD, self.levels) / ONE, "h w p -> 1 p h w")
 
     def _past(self, history_thwD: Sequence[Tensor], size_hw: tuple[int, int]) -> Tensor:
         none = torch.zeros(1, self.config.one_hot_channels, *size_hw, device=self.device)

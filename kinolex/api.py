@@ -253,6 +253,7 @@ def compress(
     prior: Prior,
     config: CompressConfig | None = None,
     *,
+    sound: bool = True,
     sound_tokenizer: SoundTokenizer | None = None,
     lines: int | None = None,
     on_frames: OnFrames = _silent,
@@ -262,6 +263,7 @@ def compress(
     Args:
         prior: of the tokenizer, see hub.load_prior.
         config: rate and chunks.
+        sound: False leaves it out.
         sound_tokenizer: makes the sound tokens; None makes it Opus.
         lines: scale the short side down to this many lines first; None keeps the size.
 
@@ -276,7 +278,7 @@ def compress(
     _check_lines(lines)
     began, size, frames, extent = time.monotonic(), 0, 0, None
     with VideoReader(source) as reader, replacing(target) as temporary, temporary.open("wb") as file:
-        sound = _Track(source, reader)
+        track = _Track(source, reader) if sound else None
 
         def counted() -> Iterator[Clip]:
             nonlocal extent, frames
@@ -287,7 +289,12 @@ def compress(
                 on_frames(frames, reader.info.frames)
 
         pieces = compress_stream(
-            counted(), tokenizer, prior, config, sound=sound.pieces, sound_tokenizer=sound_tokenizer
+            counted(),
+            tokenizer,
+            prior,
+            config,
+            sound=track.pieces if track else None,
+            sound_tokenizer=sound_tokenizer,
         )
         for data in pieces:
             file.write(data)
@@ -303,7 +310,7 @@ def compress(
         frames=extent.frames,
         size=f"{extent.width}x{extent.height}",
         fps=str(extent.fps),
-        sound=sound.words,
+        sound=track.words if track else NO_SOUND,
         seconds=seconds,
         frames_per_second=extent.frames / seconds,
     )

@@ -1,6 +1,6 @@
 """The prior of video-nano, with which its .klx files are entropy-coded.
 
-source    our own (kinolex/codec/network.py): integers only, two latent frames back, four groups of positions
+source    our own (kinolex/codec/network.py): integers only, two latent frames back, sixteen groups of positions
 command   kinolex train recipes/video_nano_prior.py --data DIR --out runs/out/video-nano-prior
 hardware  two CPU cores with bfloat16 instructions
 """

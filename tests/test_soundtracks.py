@@ -15,7 +15,7 @@ import torch
 from kinolex import checkpoint
 from kinolex.codec.priors import PlainPrior
 from kinolex.codec.sound_track import track_of
-from kinolex.compression import CompressConfig, compress_stream, decompress_stream, describe, read_sound
+from kinolex.compression import CompressConfig, compress_stream, decompress, decompress_stream, describe, read_sound
 from kinolex.errors import DamagedStream, ShapeError, UnknownModel, UsageError
 from kinolex.soundtracks import TOKENS_KBPS, SoundPackets, decode_sound, encode_sound, open_decoder, sound_words
 from kinolex.tokenizers.sound import SoundTokenizer
@@ -184,6 +184,12 @@ def test_a_file_with_sound_tokens_goes_through_the_commands(
     assert "tokens of 2 levels" in capsys.readouterr().out
     back = read(tmp_path / "back.mp4")
     assert back.num_frames == 10 and back.sound is not None and abs(back.sound.duration_s - 1.0) < 0.05
+    run("compress", tmp_path / "in.mp4", tmp_path / "silent.klx", "--no-sound")
+    silent = decompress((tmp_path / "silent.klx").read_bytes())
+    assert silent.sound is None and silent.num_frames == 10
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compress", str(tmp_path / "in.mp4"), str(tmp_path / "b.klx"), "--no-sound", *model])
+    assert ended.value.code == 2 and not (tmp_path / "b.klx").exists()
 
 
 def test_the_container_takes_less_than_a_hundredth_beside_sound(tiny_tokenizer: VideoTokenizer) -> None:

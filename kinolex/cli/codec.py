@@ -17,6 +17,7 @@ def compress(
     rate_kbps: float | None = None,
     lines: int | None = None,
     chunk_frames: int = 49,
+    sound: bool = True,
     sound_kbps: float | None = None,
     sound_model: str | None = None,
     device: str = "cpu",
@@ -35,6 +36,7 @@ def compress(
         rate_kbps: the same in kilobits per second.
         lines: scale the short side down to this first; by default the size stays.
         chunk_frames: frames that are coded together: a seek decodes so many, and damage costs so many.
+        sound: without it, as --no-sound, the file is silent and a track that is damaged does not matter.
         sound_kbps: of the sound, all channels together, in kilobits per second; by default 32 as Opus and 6 as tokens.
         sound_model: store the sound as tokens of this tokenizer, such as sound-nano, instead of as Opus.
         device: cpu, cuda, cuda:1, mps.
@@ -42,14 +44,17 @@ def compress(
     """
     from kinolex import api, hub
     from kinolex.compression import CompressConfig
+    from kinolex.errors import UsageError
 
+    if not sound and (sound_kbps is not None or sound_model is not None):
+        raise UsageError("--no-sound leaves the sound out; do not give --sound-kbps or --sound-model beside it")
     config = CompressConfig(quality=quality, bpp=bpp, kbps=rate_kbps, chunk_frames=chunk_frames, sound_kbps=sound_kbps)
     tokenizer = load(model, device)
     prior = hub.load_prior(model, tokenizer)
     sounds = None if sound_model is None else hub.load_sound(sound_model).to(device)
     with frames_bar(source.name) as bar:
         report = api.compress(
-            source, target, tokenizer, prior, config, sound_tokenizer=sounds, lines=lines, on_frames=bar
+            source, target, tokenizer, prior, config, sound=sound, sound_tokenizer=sounds, lines=lines, on_frames=bar
         )
     for name, wanted, got in (("bpp", bpp, report.bits_per_pixel), ("rate-kbps", rate_kbps, report.kbps)):
         if wanted is not None and got > 1.01 * wanted:

@@ -25,8 +25,15 @@ TOP = 127
 """Largest activation, just below 4.0; also the largest magnitude of a weight."""
 EXACT = 2**24
 """Integers up to here are exact in float32."""
-GROUPS = ((0, 0), (1, 1), (0, 1), (1, 0))
-"""(row, column) modulo 2 of the positions decoded together, in order."""
+QUARTERS = ((0, 0), (1, 1), (0, 1), (1, 0))
+"""(row, column) modulo 2 of the positions that share weights, in order."""
+STRIDE = 4
+GROUPS = tuple(
+    tuple((row + 2 * block_row, column + 2 * block_column) for block_row, block_column in QUARTERS)
+    for row, column in QUARTERS
+)
+"""(row, column) modulo STRIDE of the positions decoded together, in order, four groups to a quarter. Where tokens carry
+something for blocks of 2x2, as motion, all but the first group of a quarter know it of blocks beside theirs."""
 FRAMES_BACK = 2
 """Previous latent frames that the trunk sees."""
 
@@ -57,9 +64,9 @@ class NetworkConfig:
         shapes = {"trunk.0": (9, FRAMES_BACK * one_hot, channels)}
         for index in range(1, self.trunk_layers):
             shapes[f"trunk.{index}"] = (9, channels, channels)
-        for group in range(len(GROUPS)):
-            shapes[f"context.{group}"] = (9, one_hot, channels)
-            shapes[f"mix.{group}"] = (9, 2 * channels, channels)
+        for quarter in range(len(QUARTERS)):
+            shapes[f"context.{quarter}"] = (9, one_hot, channels)
+            shapes[f"mix.{quarter}"] = (9, 2 * channels, channels)
         for digit, size in enumerate(self.levels):
             shapes[f"hidden.{digit}"] = (1, channels + one_hot, channels)
             shapes[f"logits.{digit}"] = (1, channels, size)
@@ -91,6 +98,36 @@ class IntegerLayer:
     def activations(self, inputs_hwI: Tensor, offset: tuple[int, int] = (0, 0), stride: int = 1) -> Tensor:
         """sums, clamped to 0..TOP."""
         return self.sums(inputs_hwI, offset, stride).clamp_(0, TOP)
+
+
+class GrowingSums:
+    """A layer of 9 taps over a grid that becomes known bit by bit: what is new is added to the sums so far.
+
+    Args:
+        layer: of 9 taps.
+        height, width: of the grid, of which nothing is known yet.
+    """
+
+    def __init__(self, layer: IntegerLayer, height: int, width: int) -> None:
+        self._layer = layer
+        self._totals = layer.bias_O.repeat(height + 2, width + 2, 1)  # with a border that nobody reads
+
+    def add(self, inputs_ijI: Tensor, where: tuple[slice, slice]) -> None:
+        """Inputs at positions that were not known before; slices begin somewhere and have a step."""
+        rows, columns, inputs = inputs_ijI.shape
+        for tap, weight_IO in enumerate(self._layer.weight_KIO):
+            # An input stands under tap (y, x) of the output at (1 - y, 1 - x) from it; one more for the border.
+            there = (self._shifted(where[0], 2 - tap // 3, rows), self._shifted(where[1], 2 - tap % 3, columns))
+            self._totals[there] += (inputs_ijI.reshape(-1, inputs) @ weight_IO).view(rows, columns, weight_IO.shape[1])
+
+    @staticmethod
+    def _shifted(where: slice, by: int, count: int) -> slice:
+        start = where.start + by
+        return slice(start, start + where.step * count, where.step)
+
+    def activations(self) -> Tensor:
+        """Of all positions, given what is known, [h, w, O]."""
+        return (self._totals[1:-1, 1:-1] * self._layer.scale_O).floor_().clamp_(0, TOP)
 
 
 def integer_layers(
@@ -126,9 +163,8 @@ def integer_layers(
     return layers
 
 
-def one_hot(digits_hwD: Tensor, levels: Sequence[int], known_hw: Tensor | None = None) -> Tensor:
-    """ONE where a digit has a value, 0 elsewhere; nothing at positions that are not known. [h, w, sum(levels)]."""
+def one_hot(digits_hwD: Tensor, levels: Sequence[int]) -> Tensor:
+    """ONE where a digit has a value, 0 elsewhere: [h, w, sum(levels)]."""
     planes = torch.zeros(*digits_hwD.shape[:2], sum(levels), device=digits_hwD.device)
     first = torch.tensor([sum(levels[:digit]) for digit in range(len(levels))], device=digits_hwD.device)
-    planes.scatter_(2, digits_hwD + first, float(ONE))
-    return planes if known_hw is None else planes * known_hw.unsqueeze(-1)
+    return planes.scatter_(2, digits_hwD + first, float(ONE))

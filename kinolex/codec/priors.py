@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kinolex.codec.entropy import TOTAL, frequencies_NV
-from kinolex.codec.network import FRAMES_BACK, GROUPS, NetworkConfig, integer_layers, one_hot
+from kinolex.codec.network import FRAMES_BACK, GROUPS, STRIDE, GrowingSums, NetworkConfig, integer_layers, one_hot
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, TokenError
 from kinolex.tensor_files import tensor_bytes
 
-FORMAT = "kinolex-prior-1"
+FORMAT = "kinolex-prior-2"
 PLAIN = bytes(16)
 """Fingerprint of every PlainPrior; vocabulary and codebook levels tell the rest."""
 PLAIN_VALUES = 256
@@ -114,20 +114,23 @@ class LearnedPrior:
     def walk(self, history_thwD: Sequence[Tensor], size_hw: tuple[int, int], choose: Choose) -> Tensor:
         with torch.autocast(torch.device(self.device).type, enabled=False):
             layers, levels = self.layers, self.levels
-            known_hw = torch.zeros(size_hw, device=self.device)
             digits_hwD = torch.zeros(*size_hw, len(levels), dtype=torch.int64, device=self.device)
+            known_hwS = torch.zeros(*size_hw, sum(levels), device=self.device)
             trunk_hwC = self._past(history_thwD, size_hw)
             for index in range(self.config.trunk_layers):
                 trunk_hwC = layers[f"trunk.{index}"].activations(trunk_hwC)
-            for group, (row, column) in enumerate(GROUPS):
-                where = (slice(row, None, 2), slice(column, None, 2))
-                if not known_hw[where].numel():
-                    continue
-                context_hwC = layers[f"context.{group}"].activations(one_hot(digits_hwD, levels, known_hw))
-                both_hwC = torch.cat([trunk_hwC, context_hwC], dim=2)
-                mixed_ijC = layers[f"mix.{group}"].activations(both_hwC, (row, column), 2)
-                self._read_digits(mixed_ijC, digits_hwD, where, choose)
-                known_hw[where] = 1.0
+            for quarter, places in enumerate(GROUPS):
+                context = GrowingSums(layers[f"context.{quarter}"], *size_hw)
+                context.add(known_hwS, (slice(0, None, 1), slice(0, None, 1)))
+                for row, column in places:
+                    where = (slice(row, None, STRIDE), slice(column, None, STRIDE))
+                    if not digits_hwD[where].numel():
+                        continue
+                    both_hwC = torch.cat([trunk_hwC, context.activations()], dim=2)
+                    mixed_ijC = layers[f"mix.{quarter}"].activations(both_hwC, (row, column), STRIDE)
+                    self._read_digits(mixed_ijC, digits_hwD, where, choose)
+                    known_hwS[where] = one_hot(digits_hwD[where], levels)
+                    context.add(known_hwS[where], where)
         return digits_hwD.cpu()
 
     def _read_digits(self, mixed_ijC: Tensor, digits_hwD: Tensor, where: Slices, choose: Choose) -> None:
@@ -209,8 +212,8 @@ class History(deque[Tensor]):
 
 
 def prior_fingerprint(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> bytes:
-    """First 16 bytes of a SHA-256 over config and integers."""
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    """First 16 bytes of a SHA-256 over format, config and integers."""
+    digest = hashlib.sha256((FORMAT + json.dumps(asdict(config), sort_keys=True)).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

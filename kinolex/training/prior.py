@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from kinolex.codec.network import EXACT, FRAMES_BACK, GROUPS, ONE, TOP, IntegerLayer, NetworkConfig
+from kinolex.codec.network import EXACT, FRAMES_BACK, GROUPS, ONE, STRIDE, TOP, IntegerLayer, NetworkConfig
 from kinolex.tokenizers.quantizers.base import straight_through
 
 MAX_SHIFT = 14
@@ -108,11 +108,14 @@ class PriorTwin(nn.Module):
             trunk = rounded_activation(self._layer(f"trunk.{index}")(trunk))
         known_B1hw = torch.zeros_like(current_BPhw[:, :1])
         mixed_BChw = torch.zeros_like(trunk)
-        for group, (row, column) in enumerate(GROUPS):
-            context = rounded_activation(self._layer(f"context.{group}")(current_BPhw * known_B1hw))
+        for quarter, (row, column) in ((q, place) for q, places in enumerate(GROUPS) for place in places):
+            context = rounded_activation(self._layer(f"context.{quarter}")(current_BPhw * known_B1hw))
             both = F.pad(torch.cat([trunk, context], dim=1), (1, 1, 1, 1))[:, :, row:, column:]
-            mixed_BChw[:, :, row::2, column::2] = rounded_activation(self._layer(f"mix.{group}")(both, 2, 0))
-            known_B1hw[:, :, row::2, column::2] = 1.0
+            if min(both.shape[2:]) < 3:
+                continue  # no position of the group within the frame
+            where = (..., slice(row, None, STRIDE), slice(column, None, STRIDE))
+            mixed_BChw[where] = rounded_activation(self._layer(f"mix.{quarter}")(both, STRIDE, 0))
+            known_B1hw[where] = 1.0
         bits = []
         for digit in range(len(levels)):
             first = sum(levels[:digit])

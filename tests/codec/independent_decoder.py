@@ -381,13 +381,14 @@ class Layer:
         return np.clip(self.raw(inputs_hwI), 0, 127)
 
 
-GROUPS = ((0, 0), (1, 1), (0, 1), (1, 0))
+QUARTERS = ((0, 0), (1, 1), (0, 1), (1, 0))
+GROUPS = [(q, y + 2 * down, x + 2 * right) for q, (y, x) in enumerate(QUARTERS) for down, right in QUARTERS]
 
 
 class LearnedPrior:
     def __init__(self, file: bytes) -> None:
         metadata, tensors = read_safetensors(file)
-        if metadata.get("format") != "kinolex-prior-1":
+        if metadata.get("format") != "kinolex-prior-2":
             raise Unsupported("no prior")
         config = json.loads(metadata["config"])
         self.levels: list[int] = config["levels"]
@@ -420,12 +421,12 @@ class LearnedPrior:
         trunk = np.concatenate(past, axis=2)
         for index in range(self.trunk_layers):
             trunk = self.layers[f"trunk.{index}"].activation(trunk)
-        for group, (row, column) in enumerate(GROUPS):
-            positions = [(y, x) for y in range(row, rows, 2) for x in range(column, columns, 2)]
+        for quarter, row, column in GROUPS:
+            positions = [(y, x) for y in range(row, rows, 4) for x in range(column, columns, 4)]
             if not positions:
                 continue
-            context = self.layers[f"context.{group}"].activation(self.one_hot(digits_hwD, known_hwD))
-            mixed = self.layers[f"mix.{group}"].activation(np.concatenate([trunk, context], axis=2))
+            context = self.layers[f"context.{quarter}"].activation(self.one_hot(digits_hwD, known_hwD))
+            mixed = self.layers[f"mix.{quarter}"].activation(np.concatenate([trunk, context], axis=2))
             for digit in range(len(self.levels)):
                 # Earlier groups' digits in `own` change only positions outside this group: a layer of one tap.
                 own = self.one_hot(digits_hwD, known_hwD)
@@ -438,7 +439,7 @@ class LearnedPrior:
 
 
 def fingerprint(config: dict[str, Any], tensors: dict[str, tuple[str, bytes, np.ndarray[Any, Any]]]) -> bytes:
-    digest = hashlib.sha256(json.dumps(dict(sorted(config.items()))).encode())
+    digest = hashlib.sha256(("kinolex-prior-2" + json.dumps(dict(sorted(config.items())))).encode())
     for name, (kind, raw, values) in sorted(tensors.items()):
         shape = ", ".join(map(str, values.shape)) + ("," if values.ndim == 1 else "")
         digest.update(f"{name} torch.{kind} ({shape})".encode() + raw)

@@ -17,7 +17,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kinolex.codec.entropy import TOTAL, frequencies_NV
-from kinolex.codec.network import EXACT, ONE, TOP, IntegerLayer, NetworkConfig, integer_layers, one_hot
+from kinolex.codec.network import (
+    EXACT,
+    GROUPS,
+    ONE,
+    QUARTERS,
+    STRIDE,
+    TOP,
+    GrowingSums,
+    IntegerLayer,
+    NetworkConfig,
+    integer_layers,
+    one_hot,
+)
 from kinolex.codec.priors import (
     FORMAT,
     PLAIN,
@@ -90,12 +102,10 @@ def test_shifts_round_down_also_below_zero() -> None:
 def test_one_hot_is_32_where_a_digit_has_its_value(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     digits_hwD = torch.stack([torch.randint(0, size, (3, 4), generator=generator) for size in CONFIG.levels], dim=-1)
-    known_hw = torch.randint(0, 2, (3, 4), generator=generator).float()
-    planes = one_hot(digits_hwD, CONFIG.levels, known_hw)
-    for (y, x), known in np.ndenumerate(known_hw.numpy()):
+    planes = one_hot(digits_hwD, CONFIG.levels)
+    for y, x in np.ndindex(3, 4):
         hot = planes[y, x].nonzero().flatten().tolist()
-        first = (0, 5, 9)
-        assert hot == ([first[d] + int(digits_hwD[y, x, d]) for d in range(3)] if known else [])
+        assert hot == [(0, 5, 9)[d] + int(digits_hwD[y, x, d]) for d in range(3)]
     assert set(planes.unique().tolist()) <= {0.0, float(ONE)}
 
 
@@ -143,7 +153,7 @@ def test_the_walk_asks_in_the_documents_order_and_sees_only_what_is_known() -> N
         return torch.full((len(frequencies),), digit)
 
     digits_hwD = prior.walk(History(), (5, 3), choose)
-    positions = [[0, 2, 6, 8, 12, 14], [4, 10], [1, 7, 13], [3, 5, 9, 11]]
+    positions = [[0, 12], [8], [2, 14], [6], [4], [10], [1, 13], [7], [3], [11], [5], [9]]
     assert asked == [(digit, group) for group in positions for digit in range(3)]
     assert digits_hwD.dtype == torch.int64 and digits_hwD.unique(dim=0).shape[0] == 1
     assert digits_hwD[0, 0].tolist() == [0, 1, 2]
@@ -184,27 +194,59 @@ def same(first: list[Tensor], second: list[Tensor]) -> list[bool]:
 
 
 def test_frequencies_depend_on_the_two_frames_before_and_on_no_other() -> None:
-    prior, now = random_prior(), random_digits(0)
-    before = [random_digits(seed) for seed in (1, 2, 3)]
+    size_hw = (12, 16)
+    prior, now = random_prior(), random_digits(0, size_hw)
+    before = [random_digits(seed, size_hw) for seed in (1, 2, 3)]
     base = recorded(prior, before, now)
-    assert all(same(base, recorded(prior, [random_digits(9), *before[1:]], now)))
+    assert all(same(base, recorded(prior, [random_digits(9, size_hw), *before[1:]], now)))
     assert all(same(base, recorded(prior, before[1:], now)))
-    assert not any(same(base, recorded(prior, [before[0], random_digits(9), before[2]], now)))
-    assert not any(same(base, recorded(prior, [*before[:2], random_digits(9)], now)))
+    assert not any(same(base, recorded(prior, [before[0], random_digits(9, size_hw), before[2]], now)))
+    assert not any(same(base, recorded(prior, [*before[:2], random_digits(9, size_hw)], now)))
     assert not any(same(base, recorded(prior, [], now)))
 
 
 def test_frequencies_depend_on_digits_that_are_known_and_on_no_later_ones() -> None:
-    prior, now = random_prior(), random_digits(0)
+    prior, now = random_prior(), random_digits(0, (8, 8))
     base = recorded(prior, [], now)
-    order = [(y, x, digit) for y, x in ((0, 0), (1, 1), (0, 1), (1, 0)) for digit in range(3)]
-    for step, (row, column, digit) in enumerate(order):
+    order = [(where, digit) for places in GROUPS for where in places for digit in range(3)]
+    for step, ((row, column), digit) in enumerate(order):
         changed = now.clone()
-        group_ij = changed[row::2, column::2, digit]
+        group_ij = changed[row::STRIDE, column::STRIDE, digit]
         group_ij.copy_((group_ij + 1) % CONFIG.levels[digit])
         equal = same(base, recorded(prior, [], changed))
         assert all(equal[: step + 1]), step
         assert step == len(order) - 1 or not all(equal[step + 1 :]), step
+
+
+def test_all_but_the_first_group_of_a_quarter_know_of_the_same_place_in_a_block_beside() -> None:
+    prior = random_prior(channels=64)
+    for quarter, ((row, column), *_) in enumerate(GROUPS):
+        first, now = 4 * quarter, random_digits(0, (8, 8))
+        changed = now.clone()
+        changed[row, column] = (changed[row, column] + 1) % torch.tensor(CONFIG.levels)
+        base, found = recorded(prior, [], now), recorded(prior, [], changed)
+        differ = [not torch.equal(base[3 * group], found[3 * group]) for group in range(first + 1, first + 4)]
+        assert differ == [True, True, True]
+
+
+def test_the_groups_hold_every_position_once_quarter_by_quarter() -> None:
+    everywhere = [(row, column) for row in range(STRIDE) for column in range(STRIDE)]
+    assert sorted(place for places in GROUPS for place in places) == everywhere
+    for quarter, places in zip(QUARTERS, GROUPS, strict=True):
+        assert {(row % 2, column % 2) for row, column in places} == {quarter}
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (4, 3), (7, 9)])
+def test_growing_sums_are_those_of_what_is_known(size_hw: tuple[int, int]) -> None:
+    layer = random_prior().layers["context.1"]
+    generator = torch.Generator().manual_seed(0)
+    inputs_hwI = torch.randint(0, 128, (*size_hw, layer.weight_KIO.shape[1]), generator=generator).float()
+    growing, known_hwI = GrowingSums(layer, *size_hw), torch.zeros_like(inputs_hwI)
+    for row, column in [place for places in GROUPS for place in places]:
+        where = (slice(row, None, STRIDE), slice(column, None, STRIDE))
+        known_hwI[where] = inputs_hwI[where]
+        growing.add(inputs_hwI[where], where)
+        assert torch.equal(growing.activations(), layer.activations(known_hwI))
 
 
 def test_a_random_prior_is_no_flat_one() -> None:

@@ -146,8 +146,8 @@ def test_still_content_costs_next_to_nothing_where_the_prior_expects_it() -> Non
     }
     eye = torch.eye(size, dtype=torch.int8)
     tensors["trunk.0.weight"][4, :size] = 2 * eye  # the middle tap of the nearest frame
-    for group in range(4):
-        tensors[f"mix.{group}.weight"][4, :size] = eye
+    for quarter in range(4):
+        tensors[f"mix.{quarter}.weight"][4, :size] = eye
     for digit in range(2):
         tensors[f"hidden.{digit}.weight"][0, :size] = eye
         tensors[f"logits.{digit}.weight"][0, 8 * digit : 8 * digit + 8] = 4 * torch.eye(8, dtype=torch.int8)

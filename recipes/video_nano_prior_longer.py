@@ -1,0 +1,23 @@
+"""The prior of video-nano, on from where recipes/video_nano_prior.py left it, on other clips and images.
+
+source    our own (kinolex/codec/network.py)
+command   kinolex train recipes/video_nano_prior_longer.py --data DIR --out runs/out/video-nano-prior-longer
+hardware  two CPU cores; float32 where they have no bfloat16 instructions
+
+The shipped prior is its result. What it went on from had been trained while each quarter of a latent frame was one
+group; the weights of the four groups that a quarter has become began with the quarter's.
+"""
+
+from __future__ import annotations
+
+from kinolex.training.prior_run import PriorRound, PriorTrainConfig
+
+
+def config() -> PriorTrainConfig:
+    return PriorTrainConfig(
+        tokenizer="video-nano",
+        data=("sequences", "clips", "street_cctv", "asl_gestures", "grid", "weizmann64", "bsds", "imagenet_samples"),
+        rounds=(PriorRound(clips=440, images=780, steps=1400, lr_factor=0.7),),
+        seed=1,
+        start="video-nano",
+    )
