@@ -7,6 +7,7 @@ No floating point decides anything: the frequencies are integers, handed to the 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import constriction
@@ -46,15 +47,20 @@ def frequencies_NV(logits_NV: Tensor) -> Tensor:
         int64, every row sums to TOTAL: 1 + floor(weight x (TOTAL - V) / sum of weights), the remainder to the best
         value (the first of equals).
     """
-    logits_NV = logits_NV.long()
-    best_N1 = logits_NV.amax(dim=1, keepdim=True)
-    weights_NV = WEIGHTS.to(logits_NV.device)[(best_N1 - logits_NV).clamp_(max=LEAST)]
-    share_NV = weights_NV * (TOTAL - logits_NV.shape[1]) // weights_NV.sum(dim=1, keepdim=True) + 1
+    count = logits_NV.shape[1]
+    # max may name any of equal maxima, so the first is given the largest key.
+    keys_NV = logits_NV.long() * count + _earlier_V(count, logits_NV.device)
+    best_N1, first_N1 = keys_NV.max(dim=1, keepdim=True)
+    below_NV = best_N1.div_(count, rounding_mode="floor") - keys_NV.div_(count, rounding_mode="floor")
+    weights_NV = WEIGHTS.to(logits_NV.device)[below_NV.clamp_(max=LEAST)]
+    share_NV = (weights_NV * (TOTAL - count)).div_(weights_NV.sum(dim=1, keepdim=True), rounding_mode="floor").add_(1)
     remainder_N1 = TOTAL - share_NV.sum(dim=1, keepdim=True)
-    # argmax may name any of equal maxima, so the first is given the largest key.
-    earlier_V = torch.arange(logits_NV.shape[1], 0, -1, device=logits_NV.device)
-    first_N1 = ((logits_NV == best_N1) * earlier_V).argmax(dim=1, keepdim=True)
     return share_NV.scatter_add_(1, first_N1, remainder_N1)
+
+
+@cache
+def _earlier_V(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count - 1, -1, -1, device=device)
 
 
 def bits_NV(frequencies: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from kinolex.errors import CheckpointError, ConfigError
@@ -34,6 +35,8 @@ GROUPS = tuple(
 )
 """(row, column) modulo STRIDE of the positions decoded together, in order, four groups to a quarter. Where tokens carry
 something for blocks of 2x2, as motion, all but the first group of a quarter know it of blocks beside theirs."""
+POSITIONS_AT_ONCE = 2**12
+"""Windows that are laid out for one matrix product: copies of their inputs, nine times as large."""
 FRAMES_BACK = 2
 """Previous latent frames that the trunk sees."""
 
@@ -82,52 +85,67 @@ class IntegerLayer:
     scale_O: Tensor
     """2**-shift."""
 
-    def sums(self, inputs_hwI: Tensor, offset: tuple[int, int] = (0, 0), stride: int = 1) -> Tensor:
-        """Before clamping, [h', w', O]: 3x3 with zeros beyond the border, at every stride-th position from offset."""
-        rows, columns = (len(range(start, size, stride)) for start, size in zip(offset, inputs_hwI.shape, strict=False))
-        taps, inputs, _ = self.weight_KIO.shape
-        total_NO = self.bias_O.repeat(rows * columns, 1)
-        side = 3 if taps == 9 else 1
-        padded = F.pad(inputs_hwI, (0, 0, side // 2, side // 2, side // 2, side // 2)) if side == 3 else inputs_hwI
-        for tap in range(taps):
-            top, left = offset[0] + tap // side, offset[1] + tap % side
-            shifted = padded[top : top + stride * rows : stride, left : left + stride * columns : stride]
-            total_NO.addmm_(shifted.reshape(-1, inputs), self.weight_KIO[tap])
-        return (total_NO * self.scale_O).floor_().view(rows, columns, -1)
+    def sums(self, inputs_hwI: Tensor) -> Tensor:
+        """Before clamping, [h, w, O]; 3x3 with zeros beyond the border."""
+        taps, inputs, outputs = self.weight_KIO.shape
+        if taps == 1:
+            totals_NO = torch.addmm(self.bias_O, inputs_hwI.reshape(-1, inputs), self.weight_KIO[0])
+            return self.scaled(totals_NO).view(*inputs_hwI.shape[:2], outputs)
+        return self.scaled(self.totals(bordered(inputs_hwI)))
 
-    def activations(self, inputs_hwI: Tensor, offset: tuple[int, int] = (0, 0), stride: int = 1) -> Tensor:
+    def activations(self, inputs_hwI: Tensor) -> Tensor:
         """sums, clamped to 0..TOP."""
-        return self.sums(inputs_hwI, offset, stride).clamp_(0, TOP)
+        return self.sums(inputs_hwI).clamp_(0, TOP)
+
+    def totals(self, bordered_hwI: Tensor, offset: tuple[int, int] = (0, 0), stride: int = 1) -> Tensor:
+        """Of 9 taps before the division, at every stride-th position from offset: [h', w', O]."""
+        _, inputs, outputs = self.weight_KIO.shape
+        corner_hwI = bordered_hwI[offset[0] :, offset[1] :]
+        if min(corner_hwI.shape[:2]) < 3:
+            return corner_hwI.new_zeros(0, 0, outputs)
+        windows_hwIyx = corner_hwI.unfold(0, 3, stride).unfold(1, 3, stride)
+        rows, columns = windows_hwIyx.shape[:2]
+        parts = windows_hwIyx.permute(0, 1, 3, 4, 2).split(max(1, POSITIONS_AT_ONCE // columns))
+        weight = self.weight_KIO.flatten(0, 1)
+        found = [torch.addmm(self.bias_O, part.reshape(-1, 9 * inputs), weight) for part in parts]
+        return torch.cat(found).view(rows, columns, outputs)
+
+    def scaled(self, totals: Tensor) -> Tensor:
+        """floor(totals / 2**shift), in a tensor of its own."""
+        return (totals * self.scale_O).floor_()
 
 
-class GrowingSums:
-    """A layer of 9 taps over a grid that becomes known bit by bit: what is new is added to the sums so far.
+class GrowingContext:
+    """A layer of 9 taps over a grid that becomes known bit by bit: what is new is added to the totals so far.
 
     Args:
         layer: of 9 taps.
-        height, width: of the grid, of which nothing is known yet.
+        known_hwI: inputs that are known at first, 0 elsewhere.
     """
 
-    def __init__(self, layer: IntegerLayer, height: int, width: int) -> None:
+    def __init__(self, layer: IntegerLayer, known_hwI: Tensor) -> None:
         self._layer = layer
-        self._totals = layer.bias_O.repeat(height + 2, width + 2, 1)  # with a border that nobody reads
+        self._totals = bordered(layer.totals(bordered(known_hwI)))
+        self._weight = rearrange(layer.weight_KIO, "k i o -> i (k o)")
 
-    def add(self, inputs_ijI: Tensor, where: tuple[slice, slice]) -> None:
-        """Inputs at positions that were not known before; slices begin somewhere and have a step."""
-        rows, columns, inputs = inputs_ijI.shape
-        for tap, weight_IO in enumerate(self._layer.weight_KIO):
+    def add(self, inputs_ijI: Tensor, offset: tuple[int, int], stride: int) -> None:
+        """Inputs at every stride-th position from offset, not known before."""
+        (rows, columns, inputs), outputs = inputs_ijI.shape, self._totals.shape[2]
+        parts = (inputs_ijI.reshape(-1, inputs) @ self._weight).view(rows, columns, 9, outputs)
+        for tap in range(9):
             # An input stands under tap (y, x) of the output at (1 - y, 1 - x) from it; one more for the border.
-            there = (self._shifted(where[0], 2 - tap // 3, rows), self._shifted(where[1], 2 - tap % 3, columns))
-            self._totals[there] += (inputs_ijI.reshape(-1, inputs) @ weight_IO).view(rows, columns, weight_IO.shape[1])
-
-    @staticmethod
-    def _shifted(where: slice, by: int, count: int) -> slice:
-        start = where.start + by
-        return slice(start, start + where.step * count, where.step)
+            top, left = offset[0] + 2 - tap // 3, offset[1] + 2 - tap % 3
+            there = self._totals[top : top + stride * rows : stride, left : left + stride * columns : stride]
+            there += parts[:, :, tap]
 
     def activations(self) -> Tensor:
-        """Of all positions, given what is known, [h, w, O]."""
-        return (self._totals[1:-1, 1:-1] * self._layer.scale_O).floor_().clamp_(0, TOP)
+        """Of all positions, given what is known: [h, w, O]."""
+        return self._layer.scaled(self._totals[1:-1, 1:-1]).clamp_(0, TOP)
+
+
+def bordered(inputs_hwI: Tensor) -> Tensor:
+    """With zeros around: [h + 2, w + 2, I]."""
+    return F.pad(inputs_hwI, (0, 0, 1, 1, 1, 1))
 
 
 def integer_layers(

@@ -22,7 +22,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kinolex.codec.entropy import TOTAL, frequencies_NV
-from kinolex.codec.network import FRAMES_BACK, GROUPS, STRIDE, GrowingSums, NetworkConfig, integer_layers, one_hot
+from kinolex.codec.network import (
+    FRAMES_BACK,
+    GROUPS,
+    ONE,
+    STRIDE,
+    TOP,
+    GrowingContext,
+    NetworkConfig,
+    bordered,
+    integer_layers,
+    one_hot,
+)
 from kinolex.errors import CheckpointError, ConfigError, MissingFile, TokenError
 from kinolex.tensor_files import tensor_bytes
 
@@ -119,33 +130,34 @@ class LearnedPrior:
             trunk_hwC = self._past(history_thwD, size_hw)
             for index in range(self.config.trunk_layers):
                 trunk_hwC = layers[f"trunk.{index}"].activations(trunk_hwC)
+            # Trunk and context side by side; the context is written anew for every group.
+            both = bordered(torch.cat([trunk_hwC, torch.zeros_like(trunk_hwC)], dim=2))
+            context_hwC = both[1:-1, 1:-1, self.config.channels :]
             for quarter, places in enumerate(GROUPS):
-                context = GrowingSums(layers[f"context.{quarter}"], *size_hw)
-                context.add(known_hwS, (slice(0, None, 1), slice(0, None, 1)))
+                context, mix = GrowingContext(layers[f"context.{quarter}"], known_hwS), layers[f"mix.{quarter}"]
                 for row, column in places:
                     where = (slice(row, None, STRIDE), slice(column, None, STRIDE))
                     if not digits_hwD[where].numel():
                         continue
-                    both_hwC = torch.cat([trunk_hwC, context.activations()], dim=2)
-                    mixed_ijC = layers[f"mix.{quarter}"].activations(both_hwC, (row, column), STRIDE)
-                    self._read_digits(mixed_ijC, digits_hwD, where, choose)
-                    known_hwS[where] = one_hot(digits_hwD[where], levels)
-                    context.add(known_hwS[where], where)
+                    context_hwC.copy_(context.activations())
+                    mixed_ijC = mix.scaled(mix.totals(both, (row, column), STRIDE)).clamp_(0, TOP)
+                    digits_hwD[where], known_hwS[where] = self._read_digits(mixed_ijC, where, choose)
+                    context.add(known_hwS[where], (row, column), STRIDE)
         return digits_hwD.cpu()
 
-    def _read_digits(self, mixed_ijC: Tensor, digits_hwD: Tensor, where: Slices, choose: Choose) -> None:
-        """All digits of one group, each given those before it; written into digits_hwD."""
+    def _read_digits(self, mixed_ijC: Tensor, where: Slices, choose: Choose) -> tuple[Tensor, Tensor]:
+        """All digits of one group, each given those before it: [i, j, D] and their one-hot."""
         rows, columns, channels = mixed_ijC.shape
         inputs = torch.cat([mixed_ijC, mixed_ijC.new_zeros(rows, columns, sum(self.levels))], dim=2)
-        first = channels
+        first, values = channels, []
         for digit, size in enumerate(self.levels):
             hidden = self.layers[f"hidden.{digit}"].activations(inputs)
             logits_NV = self.layers[f"logits.{digit}"].sums(hidden).view(-1, size)
             values_N = choose(digit, where, frequencies_NV(logits_NV))
-            values_ij1 = values_N.to(self.device).view(rows, columns, 1)
-            digits_hwD[where][:, :, digit] = values_ij1[:, :, 0]
-            inputs[:, :, first : first + size] = one_hot(values_ij1, (size,))
+            values.append(values_N.to(self.device).view(rows, columns))
+            inputs.scatter_(2, values[-1].unsqueeze(2) + first, float(ONE))
             first += size
+        return torch.stack(values, dim=2), inputs[:, :, channels:]
 
     def _past(self, history_thwD: Sequence[Tensor], size_hw: tuple[int, int]) -> Tensor:
         """One-hot of the frames before, nearest first; nothing where there is none."""

@@ -24,9 +24,10 @@ from kinolex.codec.network import (
     QUARTERS,
     STRIDE,
     TOP,
-    GrowingSums,
+    GrowingContext,
     IntegerLayer,
     NetworkConfig,
+    bordered,
     integer_layers,
     one_hot,
 )
@@ -77,10 +78,17 @@ def test_a_layer_in_float32_equals_the_same_layer_in_64_bit_integers(name: str, 
     wanted_hwO = in_int64(layer, inputs_hwI)
     assert torch.equal(layer.sums(inputs_hwI).long(), wanted_hwO)
     assert torch.equal(layer.activations(inputs_hwI).long(), wanted_hwO.clamp(0, TOP))
-    for row in (0, 1):
-        for column in (0, 1):
-            some_ijO = layer.sums(inputs_hwI, (row, column), 2)
-            assert torch.equal(some_ijO.long(), wanted_hwO[row::2, column::2])
+    if len(layer.weight_KIO) == 9:
+        for row, column in [place for places in GROUPS for place in places]:
+            some_ijO = layer.scaled(layer.totals(bordered(inputs_hwI), (row, column), STRIDE))
+            assert torch.equal(some_ijO.long(), wanted_hwO[row::STRIDE, column::STRIDE])
+
+
+def test_windows_that_are_laid_out_in_parts_give_the_same_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, inputs_hwI = random_prior().layers["trunk.0"], torch.arange(5 * 7 * 24.0).view(5, 7, 24) % 128
+    whole = layer.sums(inputs_hwI)
+    monkeypatch.setattr("kinolex.codec.network.POSITIONS_AT_ONCE", 15)
+    assert torch.equal(layer.sums(inputs_hwI), whole)
 
 
 def test_a_layer_at_the_edge_of_the_bound_is_exact() -> None:
@@ -237,15 +245,17 @@ def test_the_groups_hold_every_position_once_quarter_by_quarter() -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (4, 3), (7, 9)])
-def test_growing_sums_are_those_of_what_is_known(size_hw: tuple[int, int]) -> None:
+def test_a_growing_context_is_that_of_what_is_known(size_hw: tuple[int, int]) -> None:
     layer = random_prior().layers["context.1"]
     generator = torch.Generator().manual_seed(0)
     inputs_hwI = torch.randint(0, 128, (*size_hw, layer.weight_KIO.shape[1]), generator=generator).float()
-    growing, known_hwI = GrowingSums(layer, *size_hw), torch.zeros_like(inputs_hwI)
-    for row, column in [place for places in GROUPS for place in places]:
+    known_hwI = torch.zeros_like(inputs_hwI)
+    known_hwI[::STRIDE, ::STRIDE] = inputs_hwI[::STRIDE, ::STRIDE]
+    growing = GrowingContext(layer, known_hwI)
+    for row, column in [place for places in GROUPS for place in places][1:]:
         where = (slice(row, None, STRIDE), slice(column, None, STRIDE))
         known_hwI[where] = inputs_hwI[where]
-        growing.add(inputs_hwI[where], where)
+        growing.add(inputs_hwI[where], (row, column), STRIDE)
         assert torch.equal(growing.activations(), layer.activations(known_hwI))
 
 
