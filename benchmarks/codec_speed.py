@@ -25,6 +25,7 @@ from kinolex import hub
 from kinolex.codec.priors import Choose, Prior
 from kinolex.compression import CompressConfig, compress_stream, decompress_stream
 from kinolex.data.worlds import WorldConfig, render
+from kinolex.evaluation.protocol import hardware
 
 T = TypeVar("T")
 SIDE, FRAMES, ROUNDS = 128, 98, 7
@@ -96,7 +97,7 @@ def main() -> None:
         "name": "speed of .klx files",
         "command": "python -m benchmarks.codec_speed",
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}",
+        "hardware": f"{hardware()}, {torch.backends.cpu.get_cpu_capability()}",
         "model": name,
         "pixels": f"{SIDE}x{SIDE}",
         "frames": FRAMES,
