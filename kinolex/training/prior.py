@@ -109,11 +109,11 @@ class PriorTwin(nn.Module):
         known_B1hw = torch.zeros_like(current_BPhw[:, :1])
         mixed_BChw = torch.zeros_like(trunk)
         for quarter, (row, column) in ((q, place) for q, places in enumerate(GROUPS) for place in places):
+            where = (..., slice(row, None, STRIDE), slice(column, None, STRIDE))
+            if not known_B1hw[where].numel():
+                continue
             context = rounded_activation(self._layer(f"context.{quarter}")(current_BPhw * known_B1hw))
             both = F.pad(torch.cat([trunk, context], dim=1), (1, 1, 1, 1))[:, :, row:, column:]
-            if min(both.shape[2:]) < 3:
-                continue  # no position of the group within the frame
-            where = (..., slice(row, None, STRIDE), slice(column, None, STRIDE))
             mixed_BChw[where] = rounded_activation(self._layer(f"mix.{quarter}")(both, STRIDE, 0))
             known_B1hw[where] = 1.0
         bits = []
