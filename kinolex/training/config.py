@@ -114,6 +114,17 @@ class TrainConfig:
     """Steps between saved states; a killed run loses at most this many."""
     grid_every: int = 200
 
+    def __post_init__(self) -> None:
+        space, time, first = self.model.space_factor, self.model.time_factor, int(self.model.causal)
+        for stage in self.stages:
+            counts = ((stage.clip_frames, stage.batch_video), (stage.image_frames, stage.batch_image))
+            if stage.crop % space or any(batch and frames > 1 and (frames - first) % time for frames, batch in counts):
+                whole = f"{time}n" if not first else f"1 + {time}n"
+                raise ConfigError(
+                    f"stage {stage.name} cuts {stage.clip_frames} frames of clips and {stage.image_frames} of images, "
+                    f"{stage.crop} pixels a side; this network reads {whole} frames and sides that {space} divides"
+                )
+
     @property
     def total_steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
