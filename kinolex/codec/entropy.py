@@ -7,7 +7,6 @@ No floating point decides anything: the frequencies are integers, handed to the 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import constriction
@@ -33,7 +32,7 @@ ROWS_AT_ONCE = 2**16
 SHARES = _coding.model.Categorical(perfect=False)
 """Gives every value 1 of TOTAL and shares out the rest in proportion, rounding down: see _shares."""
 
-WEIGHTS = torch.tensor([round(2.0 ** (20 - distance / UNITS_PER_BIT)) for distance in range(LEAST + 1)])
+WEIGHTS = np.array([round(2.0 ** (20 - distance / UNITS_PER_BIT)) for distance in range(LEAST + 1)], np.int64)
 """Weight of a value by its distance below the best; rounding is unambiguous, no entry lies near a half."""
 
 
@@ -47,20 +46,13 @@ def frequencies_NV(logits_NV: Tensor) -> Tensor:
         int64, every row sums to TOTAL: 1 + floor(weight x (TOTAL - V) / sum of weights), the remainder to the best
         value (the first of equals).
     """
-    count = logits_NV.shape[1]
-    # max may name any of equal maxima, so the first is given the largest key.
-    keys_NV = logits_NV.long() * count + _earlier_V(count, logits_NV.device)
-    best_N1, first_N1 = keys_NV.max(dim=1, keepdim=True)
-    below_NV = best_N1.div_(count, rounding_mode="floor") - keys_NV.div_(count, rounding_mode="floor")
-    weights_NV = WEIGHTS.to(logits_NV.device)[below_NV.clamp_(max=LEAST)]
-    share_NV = (weights_NV * (TOTAL - count)).div_(weights_NV.sum(dim=1, keepdim=True), rounding_mode="floor").add_(1)
-    remainder_N1 = TOTAL - share_NV.sum(dim=1, keepdim=True)
-    return share_NV.scatter_add_(1, first_N1, remainder_N1)
-
-
-@cache
-def _earlier_V(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count - 1, -1, -1, device=device)
+    logits, count = logits_NV.cpu().numpy().astype(np.int64), logits_NV.shape[1]
+    rows_N, best_N = np.arange(len(logits)), logits.argmax(axis=1)  # which names the first of equals
+    below_NV = np.minimum(logits[rows_N, best_N][:, None] - logits, LEAST)
+    weights_NV = WEIGHTS[below_NV]
+    share_NV = weights_NV * (TOTAL - count) // weights_NV.sum(axis=1, keepdims=True) + 1
+    share_NV[rows_N, best_N] += TOTAL - share_NV.sum(axis=1)
+    return torch.from_numpy(share_NV)
 
 
 def bits_NV(frequencies: Tensor) -> Tensor:
@@ -106,9 +98,9 @@ class DigitDecoder:
 
 
 def _int32(digits_N: Tensor) -> NDArray[np.int32]:
-    return digits_N.to(torch.int32).cpu().numpy()
+    return digits_N.cpu().numpy().astype(np.int32)
 
 
 def _shares(frequencies: Tensor) -> NDArray[np.float32]:
     """Frequencies less the 1 that SHARES adds: they sum to all that it has to share, so nothing is rounded."""
-    return (frequencies - 1).to(torch.float32).cpu().numpy()
+    return (frequencies.cpu().numpy() - 1).astype(np.float32)

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kinolex.errors import CheckpointError, ConfigError
@@ -86,11 +89,7 @@ class IntegerLayer:
     """2**-shift."""
 
     def sums(self, inputs_hwI: Tensor) -> Tensor:
-        """Before clamping, [h, w, O]; 3x3 with zeros beyond the border."""
-        taps, inputs, outputs = self.weight_KIO.shape
-        if taps == 1:
-            totals_NO = torch.addmm(self.bias_O, inputs_hwI.reshape(-1, inputs), self.weight_KIO[0])
-            return self.scaled(totals_NO).view(*inputs_hwI.shape[:2], outputs)
+        """Of 9 taps, before clamping, with zeros beyond the border: [h, w, O]."""
         return self.scaled(self.totals(bordered(inputs_hwI)))
 
     def activations(self, inputs_hwI: Tensor) -> Tensor:
@@ -141,6 +140,48 @@ class GrowingContext:
     def activations(self) -> Tensor:
         """Of all positions, given what is known: [h, w, O]."""
         return self._layer.scaled(self._totals[1:-1, 1:-1]).clamp_(0, TOP)
+
+
+class Heads:
+    """The layers that give the digits of a group, one digit after the other, at N positions.
+
+    mixed --hidden layers of all digits at once--> totals; a digit's value adds its weights to the totals after it
+
+    In NumPy: where positions are few, a tensor library takes longer to be called than to compute.
+    """
+
+    def __init__(self, config: NetworkConfig, layers: Mapping[str, IntegerLayer]) -> None:
+        channels = self._channels = config.channels
+        hidden = [layers[f"hidden.{digit}"] for digit in range(len(config.levels))]
+        weight_IK = torch.cat([layer.weight_KIO[0] for layer in hidden], dim=1).cpu().numpy()
+        self._weight_CK = np.ascontiguousarray(weight_IK[:channels])
+        self._bias_K = torch.cat([layer.bias_O for layer in hidden]).cpu().numpy()
+        self._scales = [layer.scale_O.cpu().numpy() for layer in hidden]
+        ends = np.cumsum([channels, *config.levels])
+        self._known = [
+            np.ascontiguousarray(ONE * weight_IK[first:end, (digit + 1) * channels :])
+            for digit, (first, end) in enumerate(pairwise(ends))
+        ]
+        self._logits = [
+            tuple(part.cpu().numpy() for part in (layer.weight_KIO[0], layer.bias_O, layer.scale_O))
+            for layer in (layers[f"logits.{digit}"] for digit in range(len(config.levels)))
+        ]
+
+    def totals(self, mixed_NC: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sums of the hidden layers of all digits before the division, while no digit is known: [N, D x C]."""
+        return mixed_NC @ self._weight_CK + self._bias_K
+
+    def logits(self, totals_NK: NDArray[np.float32], digit: int) -> NDArray[np.float32]:
+        """Of a digit's values, given the digits that the totals know: [N, V]."""
+        start = digit * self._channels
+        hidden_NC = totals_NK[:, start : start + self._channels] * self._scales[digit]
+        np.floor(hidden_NC, out=hidden_NC).clip(0, TOP, out=hidden_NC)
+        weight_CV, bias_V, scale_V = self._logits[digit]
+        return np.floor((hidden_NC @ weight_CV + bias_V) * scale_V)
+
+    def learn_(self, totals_NK: NDArray[np.float32], digit: int, values_N: NDArray[np.int64]) -> None:
+        """Tell the totals what a digit is."""
+        totals_NK[:, (digit + 1) * self._channels :] += self._known[digit][values_N]
 
 
 def bordered(inputs_hwI: Tensor) -> Tensor:

@@ -25,10 +25,10 @@ from kinolex.codec.entropy import TOTAL, frequencies_NV
 from kinolex.codec.network import (
     FRAMES_BACK,
     GROUPS,
-    ONE,
     STRIDE,
     TOP,
     GrowingContext,
+    Heads,
     NetworkConfig,
     bordered,
     integer_layers,
@@ -116,6 +116,7 @@ class LearnedPrior:
     def __init__(self, config: NetworkConfig, tensors: Mapping[str, Tensor], *, device: str = "cpu") -> None:
         self.config, self.levels = config, config.levels
         self.layers = integer_layers(config, tensors, device)
+        self._heads = Heads(config, self.layers)
         self.fingerprint, self.device = prior_fingerprint(config, tensors), device
 
     def vocab_size(self, num_levels: int) -> int:
@@ -141,23 +142,20 @@ class LearnedPrior:
                         continue
                     context_hwC.copy_(context.activations())
                     mixed_ijC = mix.scaled(mix.totals(both, (row, column), STRIDE)).clamp_(0, TOP)
-                    digits_hwD[where], known_hwS[where] = self._read_digits(mixed_ijC, where, choose)
+                    digits_hwD[where] = self._read_digits(mixed_ijC, where, choose)
+                    known_hwS[where] = one_hot(digits_hwD[where], levels)
                     context.add(known_hwS[where], (row, column), STRIDE)
         return digits_hwD.cpu()
 
-    def _read_digits(self, mixed_ijC: Tensor, where: Slices, choose: Choose) -> tuple[Tensor, Tensor]:
-        """All digits of one group, each given those before it: [i, j, D] and their one-hot."""
+    def _read_digits(self, mixed_ijC: Tensor, where: Slices, choose: Choose) -> Tensor:
+        """All digits of one group, each given those before it: [i, j, D]."""
         rows, columns, channels = mixed_ijC.shape
-        inputs = torch.cat([mixed_ijC, mixed_ijC.new_zeros(rows, columns, sum(self.levels))], dim=2)
-        first, values = channels, []
-        for digit, size in enumerate(self.levels):
-            hidden = self.layers[f"hidden.{digit}"].activations(inputs)
-            logits_NV = self.layers[f"logits.{digit}"].sums(hidden).view(-1, size)
-            values_N = choose(digit, where, frequencies_NV(logits_NV))
-            values.append(values_N.to(self.device).view(rows, columns))
-            inputs.scatter_(2, values[-1].unsqueeze(2) + first, float(ONE))
-            first += size
-        return torch.stack(values, dim=2), inputs[:, :, channels:]
+        totals_NK, values = self._heads.totals(mixed_ijC.reshape(-1, channels).cpu().numpy()), []
+        for digit in range(len(self.levels)):
+            frequencies = frequencies_NV(torch.from_numpy(self._heads.logits(totals_NK, digit)))
+            values.append(choose(digit, where, frequencies))
+            self._heads.learn_(totals_NK, digit, values[-1].numpy())
+        return torch.stack(values, dim=1).view(rows, columns, -1).to(self.device)
 
     def _past(self, history_thwD: Sequence[Tensor], size_hw: tuple[int, int]) -> Tensor:
         """One-hot of the frames before, nearest first; nothing where there is none."""
