@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from kinolex import errors, metrics
     from kinolex.checkpoint import save
     from kinolex.compression import compress, decompress, decompress_tokens
+    from kinolex.data.token_store import load_tokens, save_tokens
     from kinolex.errors import KinolexError
     from kinolex.generation import GenerateConfig, Wish, generate, load_generator
     from kinolex.hub import load, push
-    from kinolex.media import read, write
+    from kinolex.media import read, read_sound, write, write_sound
+    from kinolex.token_folders import encode_folder
     from kinolex.types import Clip, Extent, Sound, Tokens
     from kinolex.understanding import ask, classify, describe
 
@@ -42,15 +44,20 @@ __all__ = [
     "decompress",
     "decompress_tokens",
     "describe",
+    "encode_folder",
     "errors",
     "generate",
     "load",
     "load_generator",
+    "load_tokens",
     "metrics",
     "push",
     "read",
+    "read_sound",
     "save",
+    "save_tokens",
     "write",
+    "write_sound",
 ]
 
 _HOMES = {
@@ -67,13 +74,18 @@ _HOMES = {
     "decompress": "kinolex.compression",
     "decompress_tokens": "kinolex.compression",
     "describe": "kinolex.understanding",
+    "encode_folder": "kinolex.token_folders",
     "generate": "kinolex.generation",
     "load": "kinolex.hub",
     "load_generator": "kinolex.generation",
+    "load_tokens": "kinolex.data.token_store",
     "push": "kinolex.hub",
     "read": "kinolex.media",
+    "read_sound": "kinolex.media",
     "save": "kinolex.checkpoint",
+    "save_tokens": "kinolex.data.token_store",
     "write": "kinolex.media",
+    "write_sound": "kinolex.media",
 }
 
 

@@ -38,7 +38,7 @@ from kinolex.compression import (
     shipped_coder,
     sound_pieces,
 )
-from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
+from kinolex.data.token_store import load_picture_tokens, load_tokens, save_tokens
 from kinolex.errors import StreamError, UsageError
 from kinolex.media import VideoReader, VideoWriter, holds_pictures, probe, resize_frames, write
 from kinolex.media.files import check_target
@@ -214,7 +214,7 @@ def decode(
         KinolexError: of the media and tokenizer layers; no partial target is left.
     """
     refuse_same(Path(source), Path(target))
-    tokens = load_tokens(source)
+    tokens = load_picture_tokens(source)
     sound = None
     if sound_from is not None:
         refuse_same(Path(sound_from), Path(target))
@@ -423,7 +423,7 @@ def info(source: str | Path) -> dict[str, Any]:
     """
     path = Path(source)
     if path.is_file() and path.suffix.lower() == TOKEN_SUFFIX:
-        return {"kind": "tokens", **describe_tokens(load_any_tokens(path))}
+        return {"kind": "tokens", **describe_tokens(load_tokens(path))}
     if path.is_file() and path.suffix.lower() == SUFFIX:
         with _open_klx(path) as file:
             return {"kind": "klx", **describe(file)}

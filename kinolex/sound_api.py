@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kinolex.api import check_token_target, refuse_same
-from kinolex.data.token_store import load_any_tokens, save_tokens
+from kinolex.data.token_store import load_tokens, save_tokens
 from kinolex.errors import TokenError
 from kinolex.media.sound import read_sound, write_sound
 from kinolex.metrics.sound import SI_SDR_CAP_DB, multi_scale_mel_distance, si_sdr_db
@@ -116,7 +116,7 @@ def decode_sound(source: str | Path, target: str | Path, tokenizer: SoundTokeniz
         KinolexError: of the media layer; no partial target is left.
     """
     refuse_same(Path(source), Path(target))
-    tokens = load_any_tokens(source)
+    tokens = load_tokens(source)
     if isinstance(tokens.extent, Extent):
         raise TokenError(f"{source} holds tokens of pictures, and those of sound are needed; decode it into a video")
     sound = tokenizer.decode(tokens)  # type: ignore[arg-type]  # their extent was looked at

@@ -38,7 +38,7 @@ from kinolex.codec.priors import load_prior
 from kinolex.compression import CompressConfig, coder_of
 from kinolex.data.index import scan
 from kinolex.data.packs import Pack, build_pack
-from kinolex.data.token_store import load_tokens
+from kinolex.data.token_store import load_picture_tokens
 from kinolex.data.worlds import WorldConfig, render
 from kinolex.errors import KinolexError
 from kinolex.tokenizers.autoencoder3d import Autoencoder3D, AutoencoderConfig
@@ -106,7 +106,7 @@ def targets(folder: Path) -> list[Target]:
         found.append(Target(place / name, lambda path, result=result: through(path, path.parent / result, tokenizer)))
     (folder / "tokens").mkdir()
     api.encode(folder / "v_mp4" / "v.mp4", folder / "tokens" / "t.safetensors", tokenizer)
-    found.append(Target(folder / "tokens" / "t.safetensors", lambda path: tokenizer.decode(load_tokens(path))))
+    found.append(Target(folder / "tokens" / "t.safetensors", lambda path: tokenizer.decode(load_picture_tokens(path))))
     found += [Target(folder / "model" / "m" / name, lambda path: checkpoint.load(path.parent)) for name in MODEL_FILES]
     found += compressed_targets(folder, folder / "model" / "m")
     (folder / "table").mkdir()

@@ -48,15 +48,20 @@ def test_the_front_door_has_exactly_these_names() -> None:
         "decompress",
         "decompress_tokens",
         "describe",
+        "encode_folder",
         "errors",
         "generate",
         "load",
         "load_generator",
+        "load_tokens",
         "metrics",
         "push",
         "read",
+        "read_sound",
         "save",
+        "save_tokens",
         "write",
+        "write_sound",
     ]
     assert dir(kinolex) == kinolex.__all__
     for name in kinolex.__all__:

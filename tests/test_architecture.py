@@ -22,6 +22,7 @@ RING_2 = {
     "soundtracks",
     "api",
     "sound_api",
+    "token_folders",
     "generation",
     "training",
     "evaluation",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kinolex import checkpoint, cli, hub
-from kinolex.data.token_store import load_any_tokens, load_tokens, save_tokens
+from kinolex.data.token_store import load_picture_tokens, load_tokens, save_tokens
 from kinolex.errors import TokenError
 from kinolex.media import read_sound, write, write_sound
 from kinolex.tokenizers.quantizers import ResidualConfig, VQConfig
@@ -118,7 +118,7 @@ def test_a_sound_is_encoded_into_a_token_file_and_decoded_from_it(
     assert run("decode", tokens, tmp_path / "out.wav", "--model", model) == 0
 
     direct = tokenizer.encode(read_sound(source), levels)
-    assert torch.equal(load_any_tokens(tokens).ids_Qthw, direct.ids_Qthw)
+    assert torch.equal(load_tokens(tokens).ids_Qthw, direct.ids_Qthw)
     write_sound(tokenizer.decode(direct), tmp_path / "direct.wav")
     assert (tmp_path / "out.wav").read_bytes() == (tmp_path / "direct.wav").read_bytes()
     assert read_sound(tmp_path / "out.wav").samples_CS.shape == sound.samples_CS.shape
@@ -135,7 +135,7 @@ def test_a_file_chooses_its_kind_of_tokens_and_tokens_find_the_shipped_model_tha
     assert run("encode", tmp_path / "in.flac", tmp_path / "a.safetensors") == 0
     assert run("encode", tmp_path / "in.mp4", tmp_path / "b.safetensors", "--model", "tiny") == 0
     for tokens in ("a.safetensors", "b.safetensors"):
-        assert load_any_tokens(tmp_path / tokens).kind == "sound"
+        assert load_tokens(tmp_path / tokens).kind == "sound"
         assert run("decode", tmp_path / tokens, tmp_path / "out.wav") == 0
         assert read_sound(tmp_path / "out.wav").duration_s == pytest.approx(0.5, abs=0.05)
 
@@ -166,11 +166,11 @@ def test_tokens_of_sound_are_stored_and_described(
 ) -> None:
     tokens = hub.load_sound(model).encode(sound)
     save_tokens(tokens, tmp_path / "t.safetensors")
-    again = load_any_tokens(tmp_path / "t.safetensors")
+    again = load_tokens(tmp_path / "t.safetensors")
     assert torch.equal(again.ids_Qthw, tokens.ids_Qthw)
     assert (again.kind, again.extent, again.tokenizer) == (tokens.kind, tokens.extent, tokens.tokenizer)
     with pytest.raises(TokenError, match="tokens of sound"):
-        load_tokens(tmp_path / "t.safetensors")
+        load_picture_tokens(tmp_path / "t.safetensors")
 
     assert run("info", tmp_path / "t.safetensors", "--json") == 0
     assert json.loads(capsys.readouterr().out)["channels"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,29 +111,41 @@ def encode(
     lines: int | None = None,
     levels: int | None = None,
     sound_kbps: float | None = None,
+    split: str | None = None,
     device: str = "cpu",
     json: bool = False,
 ) -> None:
     """A video, GIF or image into a token file (safetensors), without its sound; or a sound into one of sound tokens.
 
+    Of a folder, all that it holds: run it again after an interruption, or when files have come or changed.
+
     Example: kinolex encode in.mp4 tokens.safetensors
 
     Example: kinolex encode in.wav tokens.safetensors --sound-kbps 2
 
+    Example: kinolex encode DATA/clips tokens/clips --lines 128
+
     Args:
-        source: any file FFmpeg reads.
-        target: the token file.
-        model: shipped name, folder, or hub repository; by default video-nano, or sound-nano for a file without
-            pictures. A model of sound takes the sound of a video.
+        source: any file FFmpeg reads, or a folder of such files, as `kinolex data index` lists it.
+        target: the token file; of a folder, another folder, which gets a token file for every entry and tokens.csv.
+        model: shipped name, folder, or hub repository; by default video-nano, or sound-nano for what has no
+            pictures. A model of sound takes the sound of videos.
         lines: scale the short side down to this first; by default the size stays. Of pictures.
         levels: codebook levels to keep; by default all. Of sound.
-        sound_kbps: as many levels as fit into this rate, all channels together. Of sound.
+        sound_kbps: as many levels as fit into this rate, all channels together. Of one sound.
+        split: only this split. Of a folder.
         device: cpu, cuda, cuda:1, mps.
         json: print what was written as JSON.
     """
     from kinolex import api, hub, sound_api
+    from kinolex.errors import UsageError
     from kinolex.media import holds_pictures
 
+    if source.is_dir():
+        _encode_folder(source, target, model, lines, levels, sound_kbps, split, device, json)
+        return
+    if split is not None:
+        raise UsageError(f"--split is for folders, and {source} is a file; leave it out")
     model = model or (hub.DEFAULT if holds_pictures(source) else hub.SOUND)
     tokenizer, of_sound = load_either(model, device)
     if of_sound:
@@ -143,6 +156,33 @@ def encode(
         with frames_bar(source.name) as bar:
             tokens = api.encode(source, target, tokenizer, lines=lines, on_frames=bar)
     show({"file": str(target), **api.describe_tokens(tokens)}, json)
+
+
+def _encode_folder(
+    source: Path,
+    target: Path,
+    model: str | None,
+    lines: int | None,
+    levels: int | None,
+    sound_kbps: float | None,
+    split: str | None,
+    device: str,
+    json: bool,
+) -> None:
+    from kinolex import hub
+    from kinolex.errors import UsageError
+    from kinolex.token_folders import encode_folder, holds_only_sounds
+
+    if sound_kbps is not None:
+        raise UsageError("--sound-kbps depends on a file's channels, and a folder may have any; give --levels")
+    tokenizer, _ = load_either(model or (hub.SOUND if holds_only_sounds(source) else hub.DEFAULT), device)
+    with frames_bar(source.name, "files") as bar:
+        done = encode_folder(source, target, tokenizer, lines=lines, levels=levels, split=split, on_files=bar)
+    show({"folder": str(target), "made": done.made, "kept": done.kept, "failed": len(done.failed)}, json)
+    for name, why in done.failed.items():
+        print(f"failed {name}: {why}", file=sys.stderr)
+    if done.failed:
+        raise SystemExit(1)
 
 
 def decode(
@@ -166,10 +206,10 @@ def decode(
         json: print what was written as JSON.
     """
     from kinolex import api, hub, sound_api
-    from kinolex.data.token_store import load_any_tokens
+    from kinolex.data.token_store import load_tokens
     from kinolex.errors import UsageError
 
-    tokenizer, of_sound = load_either(model or hub.name_of(load_any_tokens(source).tokenizer), device)
+    tokenizer, of_sound = load_either(model or hub.name_of(load_tokens(source).tokenizer), device)
     if of_sound:
         if sound_from is not None:
             raise UsageError(f"--sound-from is for pictures, and {source} holds sound alone; leave it out")

@@ -46,20 +46,20 @@ def save_tokens(tokens: Tokens | Tokens[SoundExtent], path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_tokens(path: str | Path) -> Tokens:
+def load_picture_tokens(path: str | Path) -> Tokens:
     """Read tokens of pictures.
 
     Raises:
         MissingFile: no such file.
         TokenError: the file is damaged or holds something else, such as tokens of sound.
     """
-    tokens = load_any_tokens(path)
+    tokens = load_tokens(path)
     if isinstance(tokens.extent, SoundExtent):
         raise TokenError(f"{path} holds tokens of sound, and those of pictures are needed; decode it into a .wav file")
     return tokens  # type: ignore[return-value]  # their extent was looked at
 
 
-def load_any_tokens(path: str | Path) -> Tokens | Tokens[SoundExtent]:
+def load_tokens(path: str | Path) -> Tokens | Tokens[SoundExtent]:
     """Read tokens of pictures or of sound.
 
     Raises:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from kinolex import api, checkpoint, hub
-from kinolex.data.token_store import load_tokens
+from kinolex.data.token_store import load_picture_tokens
 from kinolex.data.worlds import WorldConfig, render
 from kinolex.demo.pictures import ANIMATED_FRAMES, before_and_after, facts_of, first_of, token_parts
 from kinolex.demo.sounds import sound_parts
@@ -81,7 +81,7 @@ def run_demo(
 
     api.encode(source, out / "tokens.safetensors", tokenizer, on_frames=told("video into tokens"))
     report = api.roundtrip(source, out / "out.mp4", tokenizer, model_name=model_name, on_frames=told("and back"))
-    tokens = load_tokens(out / "tokens.safetensors")
+    tokens = load_picture_tokens(out / "tokens.safetensors")
     original = read(source, max_frames=ANIMATED_FRAMES)
     restored = tokenizer.decode(first_of(tokens, original))
     files = (source, out / "out.mp4") if file is None else ()

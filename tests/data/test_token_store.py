@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kinolex.data.token_store import load_tokens, save_tokens
+from kinolex.data.token_store import load_picture_tokens, save_tokens
 from kinolex.errors import MissingFile, TokenError
 from kinolex.types import Extent, Tokens
 
@@ -32,7 +32,7 @@ def test_tokens_come_back_exactly_from_the_smallest_integers_that_hold_them(
 ) -> None:
     tokens, path = tokens_up_to(largest), tmp_path / "t.safetensors"
     save_tokens(tokens, path)
-    loaded = load_tokens(path)
+    loaded = load_picture_tokens(path)
     assert torch.equal(loaded.ids_Qthw, tokens.ids_Qthw) and loaded.ids_Qthw.dtype == torch.int64
     assert (loaded.kind, loaded.tokenizer, loaded.extent) == (tokens.kind, tokens.tokenizer, tokens.extent)
     with safe_open(path, "pt") as file:
@@ -46,16 +46,16 @@ def test_tokens_come_back_exactly_from_the_smallest_integers_that_hold_them(
 def test_foreign_cut_and_missing_files_are_named_and_an_old_file_survives_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     with pytest.raises(MissingFile):
-        load_tokens(path)
+        load_picture_tokens(path)
     save_file({"ids": torch.zeros(1, 1, 1, 1)}, path)
     with pytest.raises(TokenError, match="holds no tokens"):
-        load_tokens(path)
+        load_picture_tokens(path)
     save_tokens(tokens_up_to(9), path)
     whole = path.read_bytes()
     for cut in (0, 1, 9, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
         with pytest.raises(TokenError, match="no whole token file"):
-            load_tokens(path)
+            load_picture_tokens(path)
     path.write_bytes(whole)
     with pytest.raises(MissingFile, match="make it first"):
         save_tokens(tokens_up_to(9), tmp_path / "no" / "t.safetensors")
@@ -82,4 +82,4 @@ def test_impossible_metadata_is_refused(tmp_path: Path, change: dict[str, str | 
         metadata, ids_Qthw = file.metadata() | change, file.get_tensor("ids")
     save_file({"ids": ids_Qthw}, path, {name: value for name, value in metadata.items() if value is not None})
     with pytest.raises(TokenError):
-        load_tokens(path)
+        load_picture_tokens(path)
