@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,11 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif", ".mpg", ".mpeg", ".m4v", ".ts", ".ogv", ".flv"}
 )
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
-SPLITS = {"train": "train", "test": "test", "val": "test", "validation": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), "test"),
+}
+"""What names of sub-folders and values in tables mean, in small letters; others stay what they are."""
 TABLES = ("index.csv", "metadata.csv", "metadata.jsonl")
 
 
@@ -90,8 +95,12 @@ def _scan(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
             return
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
+        if path.name.startswith("."):  # what systems and unfinished writing leave
+            continue
         if path.is_dir():
-            yield from _scan(root, path, SPLITS.get(path.name, split))
+            if folder.resolve().is_relative_to(path.resolve()):  # a link to a folder that it lies in
+                continue
+            yield from _scan(root, path, SPLITS.get(path.name.lower(), split))
         elif suffix == ".npz":
             yield from _from_arrays(root, path, split)
         elif suffix in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
@@ -99,29 +108,32 @@ def _scan(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
 
 
 def _from_table(root: Path, folder: Path, table: Path, split: str | None) -> Iterator[Entry]:
+    seen: dict[Path, int] = {}
     for number, row in enumerate(_rows(table), start=1):
         file = row.get("file") or row.get("file_name")
         if not file:
             raise DataError(f"{table}, row {number}: needs a value in the column file or file_name, got {row}")
-        path = folder / file
-        if not path.is_relative_to(root):  # an absolute path
+        path = Path(os.path.normpath(folder / file))
+        if not path.is_relative_to(os.path.normpath(root)):  # absolute, or up and out
             raise DataError(f"{table}, row {number}: {file} must be a path below {root}; make it relative")
         if not os.path.isfile(path):  # unlike Path.is_file, also False for names that no file can have
             raise DataError(f"{table}, row {number}: {file} is not there; restore it or take the row out")
+        if (first := seen.setdefault(path, number)) != number:
+            raise DataError(f"{table}, row {number}: {file} stands in row {first} already; take one of them out")
         yield Entry(
-            name=_name(root, path),
+            name=path.relative_to(os.path.normpath(root)).as_posix(),
             path=path,
             kind=_kind(path),
             label=row.get("label") or row.get("action") or row.get("class") or None,
             caption=row.get("caption") or row.get("text") or row.get("transcript") or None,
-            split=SPLITS.get(row.get("split") or "", row.get("split") or split),
+            split=SPLITS.get((told := row.get("split") or "").lower(), told or split),
         )
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
     """Rows whose values are text; numbers become text, missing values go."""
     try:
-        with open(table, newline="", encoding="utf-8") as file:
+        with open(table, newline="", encoding="utf-8-sig") as file:
             rows = (
                 list(csv.DictReader(file))
                 if table.suffix == ".csv"
@@ -185,15 +197,19 @@ def _from_arrays(root: Path, path: Path, split: str | None) -> Iterator[Entry]:
     labels, classes = arrays.get("labels"), arrays.get("classes")
     for index in range(len(arrays["images"])):
         label = None if labels is None else str(classes[labels[index]] if classes is not None else labels[index])
-        guessed = next((SPLITS[word] for word in SPLITS if word in path.stem), None)
         yield Entry(
             name=f"{_name(root, path)}#{index}",
             path=path,
             kind="image",
             label=label,
-            split=split or guessed,
+            split=split or split_in(path.stem),
             array_index=index,
         )
+
+
+def split_in(name: str) -> str | None:
+    """The split that a word of a file's name tells, as in digits_train8000."""
+    return next((SPLITS[word] for word in re.split("[^a-z]+", name.lower()) if word in SPLITS), None)
 
 
 def _name(root: Path, path: Path) -> str:

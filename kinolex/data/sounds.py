@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from kinolex.data.index import SPLITS, TABLES, VIDEO_SUFFIXES, scan
+from kinolex.data.index import SPLITS, TABLES, VIDEO_SUFFIXES, scan, split_in
 from kinolex.errors import DataError, MediaError, MissingFile, UnsupportedMedia
 from kinolex.media import read_sound
 from kinolex.media.resample import resample_sound
@@ -87,10 +87,13 @@ def _scan(root: Path) -> Iterator[SoundEntry]:
                 yield SoundEntry(name=entry.name, path=entry.path, label=entry.label, split=entry.split)
         return
     for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        split = next((SPLITS[part] for part in path.relative_to(root).parts[:-1] if part in SPLITS), None)
+        below = path.relative_to(root)
+        if any(part.startswith(".") for part in below.parts):
+            continue
+        name = below.as_posix()
+        split = next((SPLITS[part.lower()] for part in below.parts[:-1] if part.lower() in SPLITS), None)
         if path.suffix.lower() == ".zip":
-            split = split or next((SPLITS[word] for word in SPLITS if word in path.stem), None)
+            split = split or split_in(path.stem)
             for member in _members(path):
                 yield SoundEntry(name=f"{name}!{member}", path=path, member=member, split=split)
         elif path.suffix.lower() in SOUND_SUFFIXES | VIDEO_SUFFIXES:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kinolex.data.check import check_folder
-from kinolex.data.index import scan, scan_some
+from kinolex.data.index import scan, scan_some, split_in
 from kinolex.errors import DataError, MissingFile
 from kinolex.media import write
 from kinolex.types import Clip
@@ -67,7 +67,12 @@ def test_array_files_give_one_entry_per_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("file,label\nnowhere.mp4,x\n", "row 1: nowhere.mp4 is not there"), ("name\nx\n", "row 1: needs a value")],
+    [
+        ("file,label\nnowhere.mp4,x\n", "row 1: nowhere.mp4 is not there"),
+        ("name\nx\n", "row 1: needs a value"),
+        ("file\n../outside.mp4\n", "row 1: ../outside.mp4 must be a path below"),
+        ("file\nindex.csv\n./index.csv\n", "row 2: ./index.csv stands in row 1 already"),
+    ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "index.csv").write_text(content)
@@ -176,3 +181,32 @@ def test_who_needs_entries_hears_that_there_are_none(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"nothing of split 'dev'; its splits are test \(1\), train \(2\)"):
         scan_some(tmp_path, split="dev")
+
+
+def test_links_back_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.png").write_bytes(b"")
+    (tmp_path / "a" / "._b.png").write_bytes(b"")
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "c.png").write_bytes(b"")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "a", target_is_directory=True)
+    assert [entry.name for entry in scan(tmp_path)] == ["a/b.png", "elsewhere/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("told", "split"), [("TRAIN", "train"), ("valid", "test"), ("Dev", "test"), ("fold3", "fold3"), ("", None)]
+)
+def test_usual_names_of_splits_are_understood(tmp_path: Path, told: str, split: str | None) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    # With the mark that spreadsheets put in front of a table.
+    (tmp_path / "metadata.csv").write_text(f"file_name,split\na.png,{told}\n", encoding="utf-8-sig")
+    assert [entry.split for entry in scan(tmp_path)] == [split]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("digits_train8000", "train"), ("set-TEST", "test"), ("retrieval", None), ("attestation", None)],
+)
+def test_a_file_tells_its_split_by_a_whole_word(name: str, split: str | None) -> None:
+    assert split_in(name) == split
