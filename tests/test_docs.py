@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 import kinolex
+from kinolex.tokenizers.networks import build_network
+from kinolex.training.config import TrainConfig
+from kinolex.training.recipes import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SOURCES = sorted([*(ROOT / "kinolex").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|json|toml|txt))`")
-OF_USERS = {"index.csv", "metadata.csv", "model.safetensors", "config.json", "log.jsonl"}
+OF_USERS = {"index.csv", "tokens.json", "metadata.csv", "model.safetensors", "config.json", "log.jsonl"}
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
@@ -80,3 +83,12 @@ def test_constraints_pin_every_direct_dependency_inside_its_range() -> None:
     ]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_recipe_of_the_training_page_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (recipe := tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    config = load_recipe(recipe)
+    assert isinstance(config, TrainConfig) and config.total_steps == 3000
+    build_network(config.model)

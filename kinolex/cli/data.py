@@ -67,7 +67,10 @@ def pack(
     """
     from kinolex.data.index import scan_some
     from kinolex.data.packs import build_pack
+    from kinolex.errors import UsageError
 
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{target} lies in the collection {folder} itself; give a folder outside of it")
     built = build_pack(scan_some(folder, split=split), target, lines=lines, max_frames=max_frames)
     show({"pack": str(target), "items": len(built), "frames": built.num_frames, "skipped": len(built.skipped)}, json)
     for name, why in built.skipped.items():

@@ -18,11 +18,14 @@ def train(
     device: str = "cpu",
     cache: Path | None = None,
     init: str | None = None,
+    collections: tuple[str, ...] = (),
     json: bool = False,
 ) -> None:
     """Train what a recipe describes, or go on where an earlier call stopped.
 
     Example: kinolex train recipes/video_nano.py --data DATA --out runs/out/video-nano --minutes 30
+
+    Example: kinolex train recipes/video_nano.py --data DATA --collections films --init video-nano --out runs/out/mine
 
     Args:
         recipe: a Python file with config(); the shipped ones lie in recipes/.
@@ -32,6 +35,8 @@ def train(
         device: cpu, cuda, cuda:1, mps.
         cache: where packs are kept; out/packs by default.
         init: weights to start from instead of random ones: shipped name, folder or hub repository.
+        collections: folders below data to learn from instead of those that the recipe names; for recipes of tokenizers
+            and priors.
         json: print where the weights are as JSON; the progress goes to out/log.jsonl in any case.
     """
     from kinolex.data.worlds import render_frames
@@ -39,7 +44,15 @@ def train(
 
     check_device(device)
     weights = train_from_recipe(
-        recipe, data, out, minutes=minutes, device=device, cache=cache, init=init, render_world=render_frames
+        recipe,
+        data,
+        out,
+        minutes=minutes,
+        device=device,
+        cache=cache,
+        init=init,
+        collections=collections,
+        render_world=render_frames,
     )
     show({"weights": str(weights)}, json)
 

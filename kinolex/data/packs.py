@@ -3,8 +3,7 @@
     sources --decode, area-scale--> frames.u8 (items one after the other, each T H W C) + manifest.json
 
 The manifest keeps a hash of every source, so a pack can be told from a stale one. Building appends to a journal and
-can be
-killed at any time: the next build keeps what was whole and gives the same bytes as an uninterrupted one.
+can be killed at any time: the next build keeps what was whole and gives the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -26,7 +25,13 @@ from kinolex.data.index import Entry
 from kinolex.errors import DataError, MediaError, UsageError
 from kinolex.media import VideoReader, resize_frames
 
+if TYPE_CHECKING:
+    from kinolex.data.sounds import SoundEntry
+
 FORMAT = "kinolex-pack-1"
+MANIFEST = "manifest.json"
+BYTES_COMPARED = 2**26
+"""Of a collection's files, by their hashes, when a pack of it is opened again; of files newer than the pack, all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,7 @@ class Pack:
         """Raises DataError when the folder is no pack, or its frames do not match its manifest."""
         folder = Path(folder)
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
+            manifest = json.loads((folder / MANIFEST).read_text())
             items = [PackItem.from_json(item) for item in manifest["items"]]
             found_format, lines = manifest["format"], manifest["lines"]
             skipped = dict(manifest.get("skipped", {}))
@@ -132,13 +137,16 @@ def build_pack(
         strict: raise on the first unreadable file instead of listing it in the manifest under "skipped".
 
     Raises:
-        DataError: nothing readable, or (strict) an unreadable file. UsageError: sizes below 1.
+        DataError: nothing readable, a folder of something else, or (strict) an unreadable file.
+        UsageError: sizes below 1.
     """
     if lines < 1 or (max_frames is not None and max_frames < 1):
         raise UsageError(f"a pack needs at least 1 line and 1 frame, got {lines} lines and {max_frames} frames")
     folder, entries = Path(folder), list(entries)
     if not entries:
         raise DataError(f"nothing to pack into {folder}: the collection has no such files; check its split and folder")
+    if (folder / MANIFEST).is_file() and manifest_of(folder).get("format") != FORMAT:
+        raise DataError(f"{folder} holds something else than a pack; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     journal, partial = folder / "journal.jsonl", folder / "frames.u8.part"
     done, skipped = _resume(journal, partial, {"lines": lines, "max_frames": max_frames}), dict[str, str]()
@@ -178,9 +186,46 @@ def build_pack(
     manifest = {"format": FORMAT, "lines": lines, "items": [asdict(item) for item in done.values()], "skipped": skipped}
     temporary = folder / "manifest.json.part"
     temporary.write_text(json.dumps(manifest, indent=1))
-    os.replace(temporary, folder / "manifest.json")
+    os.replace(temporary, folder / MANIFEST)
     journal.unlink()
     return Pack.open(folder)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Of a pack of pictures or of sounds. Raises DataError where there is none to read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        items = [{**item, "name": str(item["name"]), "sha256": str(item["sha256"])} for item in manifest["items"]]
+        return {**manifest, "items": items, "skipped": dict(manifest.get("skipped", {}))}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{folder} holds no pack ({error!r}); delete it to have it built anew") from error
+
+
+def refuse_other_files(folder: Path, collection: Path, entries: Sequence[Entry | SoundEntry]) -> None:
+    """Raises DataError where a pack was made of other files than the entries of a collection.
+
+    Names must be the same, and contents those of files newer than the pack and of the first BYTES_COMPARED.
+    """
+    manifest, packed_ns = manifest_of(folder), (folder / MANIFEST).stat().st_mtime_ns
+    packed = {item["name"]: item["sha256"] for item in manifest["items"]}
+    there = {entry.name: entry for entry in entries}
+    known = packed.keys() | manifest["skipped"].keys()
+    budget, changed = BYTES_COMPARED, []
+    for name in (name for name in packed if name in there):
+        path = there[name].path
+        if path.suffix.lower() in (".npz", ".zip"):  # of which rows and members are hashed, if anything
+            continue
+        facts = path.stat()
+        if facts.st_mtime_ns > packed_ns or facts.st_size <= budget:
+            budget -= min(budget, facts.st_size)
+            changed += [name] if _sha256(path) != packed[name] else []
+    differ = {"new": there.keys() - known, "gone": known - there.keys(), "changed": changed}
+    told = [f"{len(names)} {what} (such as {min(names)})" for what, names in differ.items() if names]
+    if told:
+        raise DataError(
+            f"{folder} was packed from other files than those in {collection}: {', '.join(told)}; delete the pack to "
+            "have it built anew, or keep packs of this collection elsewhere"
+        )
 
 
 def _resume(journal: Path, partial: Path, sizes: dict[str, int | None]) -> dict[str, PackItem]:

@@ -8,8 +8,9 @@ Under torchrun every process calls the same function; the first builds the packs
 from __future__ import annotations
 
 import importlib.util
+import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 
 from kinolex import checkpoint, hub
 from kinolex.data.index import scan
-from kinolex.data.packs import Pack, build_pack
+from kinolex.data.packs import MANIFEST, Pack, build_pack, manifest_of, refuse_other_files
 from kinolex.data.sounds import SoundPack, build_sound_pack, scan_sounds
 from kinolex.errors import CheckpointError, DataError, KinolexError, MissingFile, UsageError
 from kinolex.models.multimodal import MultimodalTransformer
@@ -42,6 +43,10 @@ from kinolex.training.upscale_run import UpscaleTrainConfig, UpscaleTrainer
 
 FEATURES = "perceptual/squeezenet_v1_0_imagenet.safetensors"
 """Where the data folder keeps the perceptual network."""
+SKIPPED_TOLD = 10
+"""Files of a collection that could not be packed, at most so many by name."""
+START = "start.txt"
+"""In a run folder: the weights that it began from, if any."""
 
 Recipe = (
     TrainConfig
@@ -141,11 +146,13 @@ def open_packs(config: TrainConfig | PriorTrainConfig | GeneratorTrainConfig, da
     """The recipe's collections as packs, in their order, built below `cache` the first time.
 
     Raises:
-        DataError: a collection is not below the data folder, or has no training entries.
+        DataError: a collection is not below the data folder, has no training entries, or is not what was packed.
     """
     folders = {name: cache / f"{name}-{config.lines}" for name in config.data}
-    for name, folder in _unpacked(folders, data).items():
-        build_pack(scan(data / name, split="train"), folder, lines=config.lines, max_frames=config.max_frames)
+    for name, folder in _unpacked(folders, data, scan).items():
+        entries = scan(data / name, split="train")
+        built = build_pack(entries, folder, lines=config.lines, max_frames=config.max_frames)
+        _tell_skipped(name, built.skipped)
     return [Pack.open(folder) for folder in folders.values()]
 
 
@@ -153,21 +160,36 @@ def open_sound_packs(config: SoundTrainConfig, data: Path, cache: Path) -> list[
     """The recipe's collections as packs of sounds, in their order, built below `cache` the first time.
 
     Raises:
-        DataError: a collection is not below the data folder, or nothing in it can be heard.
+        DataError: a collection is not below the data folder, is not what was packed, or nothing in it can be heard.
     """
     folders = {name: cache / f"{name}-{config.model.rate_hz}hz" for name in config.data}
-    for name, folder in _unpacked(folders, data).items():
+    for name, folder in _unpacked(folders, data, scan_sounds).items():
         build_sound_pack(scan_sounds(data / name, split="train"), folder, rate_hz=config.model.rate_hz)
+        _tell_skipped(name, manifest_of(folder)["skipped"])
     return [SoundPack.open(folder) for folder in folders.values()]
 
 
-def _unpacked(folders: Mapping[str, Path], data: Path) -> dict[str, Path]:
-    """The collections that are still to pack; all are looked for before the first is packed."""
-    missing = {name: folder for name, folder in folders.items() if not (folder / "manifest.json").is_file()}
-    for name in missing:
-        if not (data / name).is_dir():
-            raise DataError(f"the recipe needs {data / name}; docs/data.md says where it comes from")
+def _unpacked(folders: Mapping[str, Path], data: Path, scanned: Callable[..., Sequence[Any]]) -> dict[str, Path]:
+    """The collections that are still to pack; all are looked at before the first is packed."""
+    missing = {name: folder for name, folder in folders.items() if not (folder / MANIFEST).is_file()}
+    for name, folder in folders.items():
+        if (data / name).is_dir():
+            if name not in missing:
+                refuse_other_files(folder, data / name, scanned(data / name, split="train"))
+        elif name in missing:
+            there = ", ".join(sorted(path.name for path in data.iterdir() if path.is_dir())) if data.is_dir() else ""
+            raise DataError(
+                f"the recipe needs {data / name}; below {data} there is {there or 'no folder'}; docs/data.md says "
+                "where the collections of the shipped recipes come from, and docs/training.md how to train on others"
+            )
     return missing
+
+
+def _tell_skipped(name: str, skipped: Mapping[str, str]) -> None:
+    for entry, why in list(skipped.items())[:SKIPPED_TOLD]:
+        print(f"{name}: skipped {entry}: {why}", file=sys.stderr)
+    if len(skipped) > SKIPPED_TOLD:
+        print(f"{name}: skipped {len(skipped) - SKIPPED_TOLD} more; its manifest.json names them", file=sys.stderr)
 
 
 def initial_model(config: TrainConfig, init: str | Path) -> Network:
@@ -220,6 +242,7 @@ def train_from_recipe(
     device: str = "cpu",
     cache: str | Path | None = None,
     init: str | Path | None = None,
+    collections: Sequence[str] = (),
     render_world: Callable[..., np.ndarray] | None = None,
 ) -> Path:
     """Train, or go on training, what a recipe describes: a tokenizer, the prior of one, a generator, ...
@@ -234,6 +257,7 @@ def train_from_recipe(
         init: shipped name, checkpoint folder or hub repository to start from, only looked at when out has no run yet;
             of a prior, a generator, super-resolution or a probe the tokenizer, of a word tokenizer the language model
             that it is for. Weights of a multimodal generator may know other words.
+        collections: below data, that stand for those of the recipe; the recipe's own if empty.
         render_world: (seed, frames, side, rates=...) -> uint8 T H W C of a procedural world, as worlds.render_frames.
 
     Returns:
@@ -253,6 +277,12 @@ def train_from_recipe(
             raise UsageError(refusal)
     if init is not None and kind.init:
         config = replace(config, **{kind.init: str(init)})
+    elif not kind.init:
+        init = _settled(Path(out), init)
+    if collections:
+        if not isinstance(config, (TrainConfig, PriorTrainConfig, SoundTrainConfig)):
+            raise UsageError(f"{recipe} is a recipe for {kind.makes}, whose sources the recipe itself must name")
+        config = replace(config, data=tuple(collections))
     with joined(device) as device:
         order = Order(
             recipe=Path(recipe),
@@ -266,6 +296,29 @@ def train_from_recipe(
         )
         kind.train(config, order)
     return order.out / "weights"
+
+
+def _settled(out: Path, init: str | Path | None) -> str | Path | None:
+    """What a run begins or began from; written down, as a card must say so after any number of calls.
+
+    Raises:
+        UsageError: the run began from something else.
+    """
+    note = out / START
+    if not begun(out):
+        if rank() == 0:
+            out.mkdir(parents=True, exist_ok=True)
+            note.write_text("" if init is None else str(init), encoding="utf-8")
+        return init
+    if not note.is_file():
+        return init
+    began = note.read_text(encoding="utf-8") or None
+    if init is not None and str(init) != began:
+        raise UsageError(
+            f"the run in {out} began from {began or 'random weights'} and goes on from where it is, so it cannot "
+            f"begin from {init}; leave --init out, or use another --out"
+        )
+    return began
 
 
 def _run(trainer: Any, order: Order, learned_from: str, save: Callable[..., object] = checkpoint.save) -> None:
