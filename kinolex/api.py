@@ -221,6 +221,8 @@ def decode(
         sound = _sound_in(Path(sound_from))
         if sound is None:
             raise UsageError(f"--sound-from {sound_from} holds no sound; leave the option out")
+        if (form := FORMATS.get(Path(target).suffix.lower())) is None or form.sound_codec is None:
+            raise UsageError(f"{target} cannot hold the sound of {sound_from}; name an .mp4, or leave the sound out")
     decoded = tokenizer.decode_stream([tokens])
     return write_stream(reported(decoded, tokens.extent.frames, on_frames), Path(target), sound)
 

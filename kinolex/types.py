@@ -17,12 +17,21 @@ from typing import TYPE_CHECKING, Generic, Literal
 import torch
 from torch import Tensor
 
-from kinolex.errors import ShapeError
+from kinolex.errors import ShapeError, UsageError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 else:
     from typing import TypeVar
+
+
+def expect(value: object, wanted: type, advice: str) -> None:
+    """Raises UsageError where a value is of another class: what came, what is needed, and what to do."""
+    if not isinstance(value, wanted):
+        shape, kind = getattr(value, "shape", None), type(value)
+        came = f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.")
+        told = "" if shape is None else f" of shape {tuple(shape)}"
+        raise UsageError(f"a {wanted.__name__} is needed, got {came}{told}; {advice}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +51,7 @@ class Sound:
 
     def __post_init__(self) -> None:
         samples_CS = self.samples_CS
+        expect(samples_CS, Tensor, "torch.from_numpy(samples) makes one of an array")
         if samples_CS.ndim != 2 or samples_CS.dtype != torch.float32:
             raise ShapeError(
                 f"sound needs float32 samples_CS with 2 axes, got {samples_CS.dtype} with shape "
@@ -85,6 +95,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         frames_TCHW = self.frames_TCHW
+        expect(frames_TCHW, Tensor, "torch.from_numpy(frames) makes one of an array")
         if frames_TCHW.ndim != 4 or frames_TCHW.dtype != torch.uint8 or frames_TCHW.shape[1] != 3:
             raise ShapeError(
                 "a clip needs uint8 frames_TCHW with 3 channels, got "
@@ -187,6 +198,7 @@ class Tokens(Generic[ExtentType]):
 
     def __post_init__(self) -> None:
         ids_Qthw = self.ids_Qthw
+        expect(ids_Qthw, Tensor, "torch.from_numpy(ids) makes one of an array")
         if ids_Qthw.ndim != 4 or ids_Qthw.dtype != torch.int64:
             raise ShapeError(f"tokens need int64 ids_Qthw with 4 axes, got {ids_Qthw.dtype} {tuple(ids_Qthw.shape)}")
         if ids_Qthw.numel() == 0 or int(ids_Qthw.min()) < 0:

@@ -8,12 +8,18 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import kinolex
-from kinolex.errors import KinolexError
+from kinolex.errors import KinolexError, UsageError
+from kinolex.tokenizers.video import VideoTokenizer
+from tests.tiny_sound import tiny_sound_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ("kinolex.api", "kinolex.checkpoint", "kinolex.hub", "kinolex.media", "kinolex.metrics", "kinolex.types")
@@ -127,3 +133,32 @@ def test_every_error_is_one_of_ours_and_is_in_the_tree_that_the_module_draws() -
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(kinolex.__file__).parent / "py.typed").is_file()
+
+
+def test_the_usual_slips_are_named(tiny_tokenizer: VideoTokenizer, tmp_path: Path) -> None:
+    frames_TCHW, samples_CS = torch.zeros(5, 3, 16, 16, dtype=torch.uint8), torch.zeros(1, 800)
+    sound_tokenizer = tiny_sound_tokenizer()
+    slips: list[tuple[Callable[[Any], object], Any, str]] = [
+        (
+            tiny_tokenizer.encode,
+            frames_TCHW,
+            r"a Clip is needed, got torch.Tensor of shape \(5, 3, 16, 16\)",
+        ),
+        (tiny_tokenizer.encode, "in.mp4", r"a Clip is needed, got str; kinolex.read\(path\)"),
+        (tiny_tokenizer.encode, kinolex.Sound(samples_CS, 16_000), "got kinolex.types.Sound; "),
+        (tiny_tokenizer.decode, frames_TCHW, "a Tokens is needed, got torch.Tensor"),
+        (sound_tokenizer.encode, kinolex.Clip(frames_TCHW, Fraction(25)), "a Sound is needed, got kinolex.types.Clip"),
+        (sound_tokenizer.decode, "t.safetensors", r"kinolex.load_tokens\(path\)"),
+        (lambda value: kinolex.write(value, tmp_path / "a.mp4"), frames_TCHW, "a Clip is needed"),
+        (lambda value: kinolex.write_sound(value, tmp_path / "a.wav"), samples_CS, "a Sound is needed"),
+        (
+            lambda value: kinolex.Clip(value, Fraction(25)),
+            frames_TCHW.numpy(),
+            "got numpy.ndarray of",
+        ),
+        (lambda value: kinolex.Sound(value, 16_000), [0.0], "a Tensor is needed, got list"),
+    ]
+    for function, value, need in slips:
+        with pytest.raises(UsageError, match=need):
+            function(value)
+    assert not list(tmp_path.iterdir())

@@ -17,7 +17,15 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SOURCES = sorted([*(ROOT / "kinolex").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|json|toml|txt))`")
-OF_USERS = {"index.csv", "tokens.json", "metadata.csv", "model.safetensors", "config.json", "log.jsonl"}
+OF_USERS = {
+    "index.csv",
+    "manifest.json",
+    "tokens.json",
+    "metadata.csv",
+    "model.safetensors",
+    "config.json",
+    "log.jsonl",
+}
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)

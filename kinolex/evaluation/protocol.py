@@ -27,7 +27,7 @@ import torch
 
 from kinolex import media
 from kinolex.data.index import Entry, scan
-from kinolex.errors import ConfigError, DataError
+from kinolex.errors import ConfigError, DataError, MissingFile
 from kinolex.evaluation.page import write_text
 from kinolex.metrics import SqueezeNetFeatures
 from kinolex.metrics.perceptual import EVAL_EVERY_NTH
@@ -128,12 +128,14 @@ def select_entries(folder: str | Path, protocol: ReconstructionProtocol) -> list
     folder = Path(folder)
     entries = []
     for name in protocol.sets:
+        if not (folder / name).is_dir():
+            raise MissingFile(f"there is no set {folder / name}; --sets names folders below {folder} to measure")
         for entry in scan(folder / name, split=protocol.split):
             entries.append(entry if name == "." else replace(entry, name=f"{name}/{entry.name}"))
     if not entries:
         raise DataError(
             f"no entry of split {protocol.split!r} in {', '.join(protocol.sets)}; "
-            "name the split in index.csv or metadata.csv, or measure other sets"
+            f"move some files into a folder {protocol.split}/ or name the split in index.csv, or measure other --sets"
         )
     return entries
 

@@ -14,7 +14,7 @@ from kinolex.media.opening import check_place
 from kinolex.media.sound import track_of
 from kinolex.media.video import VideoReader
 from kinolex.media.writer import FORMATS, VideoWriter
-from kinolex.types import Clip
+from kinolex.types import Clip, expect
 
 
 def read(path: str | os.PathLike[str], *, start_s: float = 0.0, max_frames: int | None = None) -> Clip:
@@ -91,6 +91,7 @@ def write(clip: Clip, path: str | os.PathLike[str], *, quality: int | None = Non
         UsageError: quality out of range.
         MediaError: the disk is full or the encoder failed. No partial file is left in any case.
     """
+    expect(clip, Clip, "Clip(frames_TCHW, fps) makes one of uint8 pixels; write_sound takes sounds")
     suffix = Path(path).suffix.lower()
     if quality is not None and not 0 <= quality <= 100:
         raise UsageError(f"quality must be in 0..100, got {quality}")

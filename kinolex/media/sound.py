@@ -25,7 +25,7 @@ from kinolex.media.integrity import missing_bytes
 from kinolex.media.opening import check_file, open_input, open_output, reason, replacing, sound_stream
 from kinolex.media.timing import round_half_up
 from kinolex.media.video import probe
-from kinolex.types import Sound
+from kinolex.types import Sound, expect
 
 SOUND_CODECS = {".wav": "pcm_s16le", ".flac": "flac"}
 BLOCK_SAMPLES = 65536
@@ -201,6 +201,7 @@ def write_sound(sound: Sound, path: str | os.PathLike[str]) -> None:
         MissingFile: the folder does not exist.
         MediaError: the disk is full or the encoder failed. No partial file is left in any case.
     """
+    expect(sound, Sound, "Sound(samples_CS, rate_hz) makes one of float32 samples")
     target = Path(path)
     codec = SOUND_CODECS.get(target.suffix.lower())
     if codec is None:

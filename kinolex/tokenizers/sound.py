@@ -23,7 +23,7 @@ from kinolex.layers.conv3d import StreamCache, channels_last
 from kinolex.media.resample import Resampler
 from kinolex.tokenizers.base import move
 from kinolex.tokenizers.soundstream import SoundStream, SoundStreamConfig
-from kinolex.types import Sound, SoundExtent, Tokens
+from kinolex.types import Sound, SoundExtent, Tokens, expect
 
 BLOCK_FRAMES = 25
 """Latent frames per pass of the network, half a second at 50 a second: the delay of a stream."""
@@ -101,6 +101,7 @@ class SoundTokenizer:
         Raises:
             UsageError: levels that the tokenizer does not have.
         """
+        expect(sound, Sound, "kinolex.read_sound(path) makes one of a file, Sound(samples_CS, rate_hz) of samples")
         pieces = list(self.encode_stream([sound], levels))
         ids_Qthw = torch.cat([piece.ids_Qthw for piece in pieces], dim=1)
         extent = SoundExtent(samples=sound.num_samples, rate_hz=sound.rate_hz)
@@ -113,6 +114,7 @@ class SoundTokenizer:
             TokenError: tokens of another tokenizer or of pictures, ids outside the vocabulary, or a grid that does not
                 fit the extent.
         """
+        expect(tokens, Tokens, "encode makes them of a sound, kinolex.load_tokens(path) of a token file")
         pieces = [sound.samples_CS for sound in self.decode_stream([tokens])]
         empty_CS = torch.zeros(tokens.ids_Qthw.shape[3], 0)
         return Sound(torch.cat([empty_CS, *pieces], dim=1), tokens.extent.rate_hz)

@@ -25,7 +25,7 @@ from kinolex.tokenizers.base import check_fingerprint, move
 from kinolex.tokenizers.networks import Network, NetworkConfig
 from kinolex.tokenizers.quantizers import FiniteScalarQuantizer, Quantize, Quantized
 from kinolex.tokenizers.recurrent import RecurrentAutoencoder
-from kinolex.types import Clip, Extent, Tokens
+from kinolex.types import Clip, Extent, Tokens, expect
 
 CAUSAL_BLOCK_LATENTS = 1
 """Latent frames per pass of a causal network: the delay of a stream is time_factor frames."""
@@ -97,6 +97,7 @@ class VideoTokenizer:
         Returns:
             Tokens whose extent remembers the clip's own frames, size and rate.
         """
+        expect(clip, Clip, "kinolex.read(path) makes one of a file, Clip(frames_TCHW, fps) of uint8 pixels")
         pieces = list(self.encode_stream([clip], choose, rate_weight=rate_weight))
         ids_Qthw = torch.cat([piece.ids_Qthw for piece in pieces], dim=1)
         return Tokens(ids_Qthw, "video", self.fingerprint, clip.extent)
@@ -107,6 +108,7 @@ class VideoTokenizer:
         Raises:
             TokenError: tokens of another tokenizer, ids outside the vocabulary, or a grid that does not fit the extent.
         """
+        expect(tokens, Tokens, "encode makes them of a clip, kinolex.load_tokens(path) of a token file")
         frames_TCHW = torch.cat([clip.frames_TCHW for clip in self.decode_stream([tokens])])
         return Clip(frames_TCHW, tokens.extent.fps)
 
