@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -150,7 +151,7 @@ def build_pack(
     folder.mkdir(parents=True, exist_ok=True)
     journal, partial = folder / "journal.jsonl", folder / "frames.u8.part"
     done, skipped = _resume(journal, partial, {"lines": lines, "max_frames": max_frames}), dict[str, str]()
-    with open(journal, "a") as log, open(partial, "ab") as frames_file:
+    with _named(partial), open(journal, "a") as log, open(partial, "ab") as frames_file:
         for entry in track(entries, description=f"packing {folder.name}", console=Console(stderr=True)):
             if entry.name in done:
                 continue
@@ -189,6 +190,17 @@ def build_pack(
     os.replace(temporary, folder / MANIFEST)
     journal.unlink()
     return Pack.open(folder)
+
+
+@contextmanager
+def _named(partial: Path) -> Iterator[None]:
+    """What fails without a name, as writing onto a full disk does, has the name of the pack's frames."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = f"{partial} (what is packed stays; the same command goes on)"
+        raise
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Nothing is entropy-coded here; the file is for exchange with other programs. Tok
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import fields
 from fractions import Fraction
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from kinolex.errors import KinolexError, MissingFile, TokenError
+from kinolex.media.opening import replacing
 from kinolex.tensor_files import tensor_bytes
 from kinolex.types import Extent, SoundExtent, Tokens
 
@@ -35,15 +35,9 @@ def save_tokens(tokens: Tokens | Tokens[SoundExtent], path: str | Path) -> None:
         "kind": tokens.kind,
         "tokenizer": tokens.tokenizer,
     } | {field.name: str(getattr(extent, field.name)) for field in fields(extent)}
-    if not path.parent.is_dir():
-        raise MissingFile(f"the folder {path.parent} does not exist; make it first")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as temporary:
         # Not save_file, whose files only their owner may read.
         temporary.write_bytes(tensor_bytes({"ids": tokens.ids_Qthw.to(dtype).contiguous()}, metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_picture_tokens(path: str | Path) -> Tokens:

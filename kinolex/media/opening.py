@@ -178,6 +178,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, target)
+    except OSError as error:
+        # Writing to an open file, as onto a full disk, fails without its name.
+        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -40,8 +40,8 @@ class StageConfig:
                 f"thrifty of stage {self.name} must be in 0..1 and needs warm_steps, got {self.thrifty} and "
                 f"{self.warm_steps} warm steps"
             )
-        if self.steps < 1:
-            raise ConfigError(f"stage {self.name} needs at least one step, got {self.steps}")
+        if type(self.steps) is not int or self.steps < 1:
+            raise ConfigError(f"stage {self.name} needs a whole number of steps from 1 on, got {self.steps!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +115,11 @@ class TrainConfig:
     grid_every: int = 200
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, str) or not self.stages or not 0.0 <= self.world_fraction <= 1.0:
+            raise ConfigError(
+                f"a recipe needs data as names in a tuple, a stage or more, and a world_fraction in 0..1, got "
+                f"{self.data!r}, {len(self.stages)} stages and {self.world_fraction}"
+            )
         space, time, first = self.model.space_factor, self.model.time_factor, int(self.model.causal)
         for stage in self.stages:
             counts = ((stage.clip_frames, stage.batch_video), (stage.image_frames, stage.batch_image))

@@ -105,6 +105,8 @@ class Loop:
             over = ended() or self.counters.step >= self.total
         # Only here, between steps: a state saved in the middle of one could not be resumed to the same bits.
         self.save()
+        if self.counters.step < self.total:
+            self.progress.say(f"saved after step {self.counters.step} of {self.total}; the same command goes on there")
         self.progress.close()
 
     def record(self, step: int, figures: dict[str, float], ids: Tensor | None) -> list[str]:

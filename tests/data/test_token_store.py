@@ -57,7 +57,7 @@ def test_foreign_cut_and_missing_files_are_named_and_an_old_file_survives_a_fail
         with pytest.raises(TokenError, match="no whole token file"):
             load_picture_tokens(path)
     path.write_bytes(whole)
-    with pytest.raises(MissingFile, match="make it first"):
+    with pytest.raises(MissingFile, match="create it first"):
         save_tokens(tokens_up_to(9), tmp_path / "no" / "t.safetensors")
     assert [item.name for item in tmp_path.iterdir()] == ["t.safetensors"]
 

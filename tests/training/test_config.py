@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kinolex.errors import ConfigError
@@ -29,6 +31,16 @@ def recipe(*, causal: bool = True, **changes: int) -> TrainConfig:
 )
 def test_stages_that_the_network_reads(changes: dict[str, int]) -> None:
     assert recipe(**changes).total_steps == 1
+
+
+def test_what_no_recipe_can_mean_is_named() -> None:
+    good = recipe()
+    for change in ({"data": "films"}, {"stages": ()}, {"world_fraction": 7.0}):
+        with pytest.raises(ConfigError, match="a recipe needs data as names in a tuple"):
+            replace(good, **change)  # type: ignore[arg-type]
+    for steps in ("6", 0, 2.5):
+        with pytest.raises(ConfigError, match="stage one needs a whole number of steps"):
+            replace(good.stages[0], steps=steps)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
