@@ -21,7 +21,7 @@ import torch
 from einops import rearrange
 
 from kinolex.api import TOKEN_SUFFIX, encode
-from kinolex.data.index import Entry, scan_some
+from kinolex.data.index import Entry, of_split, scan_some
 from kinolex.data.sounds import SoundEntry, scan_sounds
 from kinolex.data.token_store import save_tokens
 from kinolex.errors import DataError, KinolexError, UsageError
@@ -116,11 +116,10 @@ def holds_only_sounds(source: str | Path) -> bool:
 def _entries(source: Path, of_sound: bool, split: str | None) -> Sequence[Entry | SoundEntry]:
     if not of_sound:
         return scan_some(source, split=split)
-    entries = scan_sounds(source, split=split)
+    entries = scan_sounds(source)
     if not entries:
-        of_split = f" of split {split!r}" if split is not None else ""
-        raise DataError(f"{source} holds no sound file, video or zip of sounds{of_split}; give a folder that does")
-    return entries
+        raise DataError(f"{source} holds no sound file, video or zip of sounds; give a folder that does")
+    return of_split(source, entries, split)
 
 
 def _encode(
@@ -173,9 +172,8 @@ def _table(target: Path, entries: Iterable[Entry | SoundEntry]) -> str:
     for entry in entries:
         file = _file_of(target, entry)
         if file.is_file():
-            kind = "sound" if isinstance(entry, SoundEntry) else entry.kind
-            rest = (getattr(entry, name, None) or "" for name in COLUMNS[3:])
-            writer.writerow([file.relative_to(target).as_posix(), entry.name, kind, *rest])
+            rest = (getattr(entry, name, None) or "" for name in COLUMNS[2:])
+            writer.writerow([file.relative_to(target).as_posix(), entry.name, *rest])
     return text.getvalue()
 
 

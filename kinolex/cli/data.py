@@ -36,12 +36,12 @@ def index(folder: Source, split: str | None = None) -> None:
     Example: kinolex data index DATA/clips --split train
 
     Args:
-        folder: a collection with index.csv, metadata.csv|jsonl, npz arrays or just files.
+        folder: a collection with index.csv, metadata.csv|jsonl, npz arrays, zips of sounds or just files.
         split: only this split.
     """
-    from kinolex.data.index import scan_some
+    from kinolex.data.sounds import scan_all
 
-    for entry in scan_some(folder, split=split):
+    for entry in scan_all(folder, split=split):
         print(to_json({name: str(value) for name in entry.__slots__ if (value := getattr(entry, name)) is not None}))
 
 

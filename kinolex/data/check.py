@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from kinolex.data.index import Entry, scan_some
+from kinolex.data.index import Entry
+from kinolex.data.sounds import SoundEntry, scan_all
 from kinolex.errors import KinolexError, MediaError
 from kinolex.media import VideoReader, probe, read
 from kinolex.media.integrity import missing_bytes
@@ -39,8 +40,8 @@ def check_folder(folder: str | Path, *, whole: bool = False) -> list[Finding]:
         DataError: a table of the collection cannot be read, or there is nothing to check.
     """
     findings = []
-    for entry in track(scan_some(folder), description="checking", console=Console(stderr=True)):
-        findings += _check(entry, whole)
+    for entry in track(scan_all(folder), description="checking", console=Console(stderr=True)):
+        findings += _check_sound(entry) if isinstance(entry, SoundEntry) else _check(entry, whole)
     return findings
 
 
@@ -76,5 +77,13 @@ def _check_array(entry: Entry) -> list[Finding]:
     try:
         entry.load_array()
     except (KinolexError, IndexError) as error:
+        return [Finding(entry.name, "broken", str(error))]
+    return []
+
+
+def _check_sound(entry: SoundEntry) -> list[Finding]:
+    try:
+        entry.load()
+    except KinolexError as error:
         return [Finding(entry.name, "broken", str(error))]
     return []

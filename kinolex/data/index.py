@@ -13,9 +13,10 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -26,6 +27,7 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".webm", ".mkv", ".avi", ".mov", ".gif", ".mpg", ".mpeg", ".m4v", ".ts", ".ogv", ".flv"}
 )
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
+SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".aiff", ".aif"})
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), "test"),
@@ -34,13 +36,21 @@ SPLITS = {
 TABLES = ("index.csv", "metadata.csv", "metadata.jsonl")
 
 
+class HasSplit(Protocol):
+    @property
+    def split(self) -> str | None: ...
+
+
+AnyEntry = TypeVar("AnyEntry", bound=HasSplit)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     name: str
     """Path below the scanned folder, with #row for arrays; unique."""
     path: Path
     kind: str
-    """"video" or "image"."""
+    """"video", "image", or "sound" where a table names one."""
     label: str | None = None
     caption: str | None = None
     split: str | None = None
@@ -72,16 +82,23 @@ def scan(folder: str | Path, *, split: str | None = None) -> list[Entry]:
 
 
 def scan_some(folder: str | Path, *, split: str | None = None) -> list[Entry]:
-    """As scan, for who needs entries.
+    """As scan, for who needs something to see.
 
     Raises:
         DataError: none is there, or none of the split.
     """
-    entries = scan(folder)
-    found = [entry for entry in entries if split is None or (entry.split or "train") == split]
+    entries = [entry for entry in scan(folder) if entry.kind != "sound"]
     if not entries:
-        raise DataError(f"{folder} holds no video, picture or array of pictures; give the folder of a collection")
-    if not found:
+        heard = any(path.suffix.lower() in SOUND_SUFFIXES | {".zip"} for path in Path(folder).rglob("*"))
+        hint = "; its sounds are for tokenizers of sound" if heard else "; give the folder of a collection"
+        raise DataError(f"{folder} holds no video, picture or array of pictures{hint}")
+    return of_split(folder, entries, split)
+
+
+def of_split(folder: str | Path, entries: Sequence[AnyEntry], split: str | None) -> list[AnyEntry]:
+    """Entries of a split, or all; those without one count as "train". Raises DataError where there are none."""
+    found = [entry for entry in entries if split is None or (entry.split or "train") == split]
+    if entries and not found:
         counts = Counter(entry.split or "train" for entry in entries)
         there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
         raise DataError(f"{folder} has nothing of split {split!r}; its splits are {there}")
@@ -217,4 +234,5 @@ def _name(root: Path, path: Path) -> str:
 
 
 def _kind(path: Path) -> str:
-    return "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
+    suffix = path.suffix.lower()
+    return "image" if suffix in IMAGE_SUFFIXES else "sound" if suffix in SOUND_SUFFIXES else "video"

@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from kinolex.data.index import SPLITS, TABLES, VIDEO_SUFFIXES, scan, split_in
+from kinolex.data.index import SOUND_SUFFIXES, SPLITS, TABLES, VIDEO_SUFFIXES, Entry, of_split, scan, split_in
 from kinolex.errors import DataError, MediaError, MissingFile, UnsupportedMedia
 from kinolex.media import read_sound
 from kinolex.media.resample import resample_sound
 from kinolex.types import Sound
 
 FORMAT = "kinolex-sounds-1"
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".wma", ".aiff", ".aif"})
 AUDIBLE = 1e-3
 """Smallest peak, of 1: quieter tracks teach nothing."""
 
@@ -45,6 +44,7 @@ class SoundEntry:
     """Of the zip that path is."""
     label: str | None = None
     split: str | None = None
+    kind: str = "sound"
 
     def load(self) -> Sound:
         """The sound as stored. Raises MediaError as read_sound, DataError for a damaged zip."""
@@ -80,10 +80,27 @@ def scan_sounds(folder: str | Path, *, split: str | None = None) -> list[SoundEn
     return [entry for entry in entries if split is None or (entry.split or "train") == split]
 
 
+def scan_all(folder: str | Path, *, split: str | None = None) -> list[Entry | SoundEntry]:
+    """Everything below a folder that is to be seen, and then what can be heard alone; as scan and scan_sounds.
+
+    Raises:
+        DataError: nothing is there, or nothing of the split.
+    """
+    seen = [entry for entry in scan(folder) if entry.kind != "sound"]
+    heard = [
+        entry
+        for entry in scan_sounds(folder)
+        if entry.member is not None or entry.path.suffix.lower() in SOUND_SUFFIXES
+    ]
+    if not seen and not heard:
+        raise DataError(f"{folder} holds nothing to see or hear; give the folder of a collection")
+    return of_split(folder, [*seen, *heard], split)
+
+
 def _scan(root: Path) -> Iterator[SoundEntry]:
     if any((root / table).is_file() for table in TABLES):
         for entry in scan(root):
-            if entry.kind == "video":  # whatever is no picture; the table's word for sounds too
+            if entry.kind != "image":
                 yield SoundEntry(name=entry.name, path=entry.path, label=entry.label, split=entry.split)
         return
     for path in sorted(root.rglob("*")):

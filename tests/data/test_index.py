@@ -11,9 +11,10 @@ import torch
 
 from kinolex.data.check import check_folder
 from kinolex.data.index import scan, scan_some, split_in
+from kinolex.data.sounds import scan_all
 from kinolex.errors import DataError, MissingFile
-from kinolex.media import write
-from kinolex.types import Clip
+from kinolex.media import write, write_sound
+from kinolex.types import Clip, Sound
 
 
 def picture(path: Path, frames: int = 1, side: int = 16) -> Path:
@@ -210,3 +211,20 @@ def test_usual_names_of_splits_are_understood(tmp_path: Path, told: str, split: 
 )
 def test_a_file_tells_its_split_by_a_whole_word(name: str, split: str | None) -> None:
     assert split_in(name) == split
+
+
+def test_sounds_are_told_apart_and_checked(tmp_path: Path) -> None:
+    write_sound(Sound(torch.zeros(1, 800), 16_000), tmp_path / "a.wav")
+    (tmp_path / "b.opus").write_bytes(b"no sound")
+    with pytest.raises(DataError, match="its sounds are for tokenizers of sound"):
+        scan_some(tmp_path)
+    assert [(entry.name, entry.kind) for entry in scan_all(tmp_path)] == [("a.wav", "sound"), ("b.opus", "sound")]
+    assert [(finding.path, finding.problem) for finding in check_folder(tmp_path)] == [("b.opus", "broken")]
+    (tmp_path / "index.csv").write_text("file,split\na.wav,test\n")
+    assert [(entry.kind, entry.split) for entry in scan(tmp_path)] == [("sound", "test")]
+    assert [entry.name for entry in scan_all(tmp_path, split="test")] == ["a.wav"]
+    with pytest.raises(DataError, match=r"its splits are test \(1\)"):
+        scan_all(tmp_path, split="train")
+    (tmp_path / "index.csv").write_text("file\n")
+    with pytest.raises(DataError, match="nothing to see or hear"):
+        scan_all(tmp_path)
