@@ -3,7 +3,7 @@
     kinolex train recipes/sound_nano.py --data DATA --out runs/out/sound_nano
 
 One CPU thread with bfloat16 instructions: 24 minutes. More steps, and adversarial_steps at their end, were not tried.
-Set the allocator variables that docs/data.md names; they save an eighth of the time.
+The three MALLOC_ variables of the Makefile save an eighth of the time; export them.
 """
 
 from __future__ import annotations
