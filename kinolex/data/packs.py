@@ -210,7 +210,9 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         items = [{**item, "name": str(item["name"]), "sha256": str(item["sha256"])} for item in manifest["items"]]
         return {**manifest, "items": items, "skipped": dict(manifest.get("skipped", {}))}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{folder} holds no pack ({error!r}); delete it to have it built anew") from error
+        raise DataError(
+            f"{folder} holds no pack ({error!r}); delete it if it is to become one, or give another folder"
+        ) from error
 
 
 def refuse_other_files(folder: Path, collection: Path, entries: Sequence[Entry | SoundEntry]) -> None:
