@@ -147,29 +147,30 @@ class Heads:
 
     mixed --hidden layers of all digits at once--> totals; a digit's value adds its weights to the totals after it
 
-    In NumPy: where positions are few, a tensor library takes longer to be called than to compute.
+    In NumPy but for the products: where positions are few, a tensor library takes longer to be called than to compute.
+    Products are torch's, because two libraries' threads would wait for one another.
     """
 
     def __init__(self, config: NetworkConfig, layers: Mapping[str, IntegerLayer]) -> None:
         channels = self._channels = config.channels
-        hidden = [layers[f"hidden.{digit}"] for digit in range(len(config.levels))]
-        weight_IK = torch.cat([layer.weight_KIO[0] for layer in hidden], dim=1).cpu().numpy()
-        self._weight_CK = np.ascontiguousarray(weight_IK[:channels])
-        self._bias_K = torch.cat([layer.bias_O for layer in hidden]).cpu().numpy()
+        digits = range(len(config.levels))
+        hidden, logits = ([layers[f"{name}.{digit}"] for digit in digits] for name in ("hidden", "logits"))
+        weight_IK = torch.cat([layer.weight_KIO[0] for layer in hidden], dim=1).cpu()
+        self._weight_CK = weight_IK[:channels].contiguous()
+        self._bias_K = torch.cat([layer.bias_O for layer in hidden]).cpu()
         self._scales = [layer.scale_O.cpu().numpy() for layer in hidden]
         ends = np.cumsum([channels, *config.levels])
         self._known = [
-            np.ascontiguousarray(ONE * weight_IK[first:end, (digit + 1) * channels :])
+            np.ascontiguousarray(ONE * weight_IK[first:end, (digit + 1) * channels :].numpy())
             for digit, (first, end) in enumerate(pairwise(ends))
         ]
         self._logits = [
-            tuple(part.cpu().numpy() for part in (layer.weight_KIO[0], layer.bias_O, layer.scale_O))
-            for layer in (layers[f"logits.{digit}"] for digit in range(len(config.levels)))
+            (layer.weight_KIO[0].cpu(), layer.bias_O.cpu(), layer.scale_O.cpu().numpy()) for layer in logits
         ]
 
-    def totals(self, mixed_NC: NDArray[np.float32]) -> NDArray[np.float32]:
+    def totals(self, mixed_NC: Tensor) -> NDArray[np.float32]:
         """Sums of the hidden layers of all digits before the division, while no digit is known: [N, D x C]."""
-        return mixed_NC @ self._weight_CK + self._bias_K
+        return torch.addmm(self._bias_K, mixed_NC.cpu(), self._weight_CK).numpy()
 
     def logits(self, totals_NK: NDArray[np.float32], digit: int) -> NDArray[np.float32]:
         """Of a digit's values, given the digits that the totals know: [N, V]."""
@@ -177,7 +178,7 @@ class Heads:
         hidden_NC = totals_NK[:, start : start + self._channels] * self._scales[digit]
         np.floor(hidden_NC, out=hidden_NC).clip(0, TOP, out=hidden_NC)
         weight_CV, bias_V, scale_V = self._logits[digit]
-        return np.floor((hidden_NC @ weight_CV + bias_V) * scale_V)
+        return np.floor(torch.addmm(bias_V, torch.from_numpy(hidden_NC), weight_CV).numpy() * scale_V)
 
     def learn_(self, totals_NK: NDArray[np.float32], digit: int, values_N: NDArray[np.int64]) -> None:
         """Tell the totals what a digit is."""

@@ -150,7 +150,7 @@ class LearnedPrior:
     def _read_digits(self, mixed_ijC: Tensor, where: Slices, choose: Choose) -> Tensor:
         """All digits of one group, each given those before it: [i, j, D]."""
         rows, columns, channels = mixed_ijC.shape
-        totals_NK, values = self._heads.totals(mixed_ijC.reshape(-1, channels).cpu().numpy()), []
+        totals_NK, values = self._heads.totals(mixed_ijC.reshape(-1, channels)), []
         for digit in range(len(self.levels)):
             frequencies = frequencies_NV(torch.from_numpy(self._heads.logits(totals_NK, digit)))
             values.append(choose(digit, where, frequencies))

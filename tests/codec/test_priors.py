@@ -92,7 +92,7 @@ def test_heads_equal_their_layers_in_64_bit_integers_digit_after_digit(seed: int
     mixed_N1C = torch.randint(0, TOP + 1, (7, 1, CONFIG.channels), generator=generator).float()
     digits_N1D = random_digits(seed, (7, 1))
     known_N1S = torch.zeros(7, 1, sum(CONFIG.levels))
-    totals_NK = heads.totals(mixed_N1C[:, 0].numpy())
+    totals_NK = heads.totals(mixed_N1C[:, 0])
     for digit in range(len(CONFIG.levels)):
         hidden_N1C = in_int64(layers[f"hidden.{digit}"], torch.cat([mixed_N1C, known_N1S], dim=2)).clamp(0, TOP)
         wanted_NV = in_int64(layers[f"logits.{digit}"], hidden_N1C)[:, 0]
