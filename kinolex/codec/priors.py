@@ -124,7 +124,9 @@ class LearnedPrior:
 
     @torch.no_grad()
     def walk(self, history_thwD: Sequence[Tensor], size_hw: tuple[int, int], choose: Choose) -> Tensor:
-        with torch.autocast(torch.device(self.device).type, enabled=False):
+        # The heads are on the CPU wherever the rest is.
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, enabled=False), torch.autocast("cpu", enabled=False):
             layers, levels = self.layers, self.levels
             digits_hwD = torch.zeros(*size_hw, len(levels), dtype=torch.int64, device=self.device)
             known_hwS = torch.zeros(*size_hw, sum(levels), device=self.device)

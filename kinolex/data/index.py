@@ -105,7 +105,9 @@ def of_split(folder: str | Path, entries: Sequence[AnyEntry], split: str | None)
     return found
 
 
-def _scan(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
+def _scan(root: Path, folder: Path, split: str | None, above: tuple[Path, ...] = ()) -> Iterator[Entry]:
+    """Entries of a folder; above are the real folders that it was reached through."""
+    way = (*above, folder.resolve())
     for table in TABLES:
         if (folder / table).is_file():
             yield from _from_table(root, folder, folder / table, split)
@@ -115,9 +117,9 @@ def _scan(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
         if path.name.startswith("."):  # what systems and unfinished writing leave
             continue
         if path.is_dir():
-            if folder.resolve().is_relative_to(path.resolve()):  # a link to a folder that it lies in
+            if any(real.is_relative_to(path.resolve()) for real in way):  # a link back, or to what holds all this
                 continue
-            yield from _scan(root, path, SPLITS.get(path.name.lower(), split))
+            yield from _scan(root, path, SPLITS.get(path.name.lower(), split), way)
         elif suffix == ".npz":
             yield from _from_arrays(root, path, split)
         elif suffix in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
@@ -130,15 +132,16 @@ def _from_table(root: Path, folder: Path, table: Path, split: str | None) -> Ite
         file = row.get("file") or row.get("file_name")
         if not file:
             raise DataError(f"{table}, row {number}: needs a value in the column file or file_name, got {row}")
-        path = Path(os.path.normpath(folder / file))
-        if not path.is_relative_to(os.path.normpath(root)):  # absolute, or up and out
+        name = os.path.normpath(folder.relative_to(root) / file)
+        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
             raise DataError(f"{table}, row {number}: {file} must be a path below {root}; make it relative")
+        path = root / name
         if not os.path.isfile(path):  # unlike Path.is_file, also False for names that no file can have
             raise DataError(f"{table}, row {number}: {file} is not there; restore it or take the row out")
         if (first := seen.setdefault(path, number)) != number:
             raise DataError(f"{table}, row {number}: {file} stands in row {first} already; take one of them out")
         yield Entry(
-            name=path.relative_to(os.path.normpath(root)).as_posix(),
+            name=_name(root, path),
             path=path,
             kind=_kind(path),
             label=row.get("label") or row.get("action") or row.get("class") or None,

@@ -193,6 +193,26 @@ def test_links_back_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "a" / "up").symlink_to("..")
     (tmp_path / "elsewhere").symlink_to(tmp_path / "a", target_is_directory=True)
     assert [entry.name for entry in scan(tmp_path)] == ["a/b.png", "elsewhere/b.png"]
+    for one, other in (("x", "y"), ("y", "x")):  # each in the other, without either above
+        (tmp_path / one).mkdir()
+        (tmp_path / one / "in").symlink_to(tmp_path / other)
+    (tmp_path / "y" / "c.png").write_bytes(b"")
+    names = [entry.name for entry in scan(tmp_path)]
+    assert names == ["a/b.png", "elsewhere/b.png", "x/in/c.png", "y/c.png"]
+
+
+def test_a_table_in_the_folder_one_stands_in_does_not_lead_out_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outside.png").write_bytes(b"")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "in")
+    Path("index.csv").write_text("file\nb/../a.png\n")
+    assert [entry.name for entry in scan(".")] == ["a.png"]
+    Path("index.csv").write_text("file\n../outside.png\n")
+    with pytest.raises(DataError, match="must be a path below"):
+        scan(".")
 
 
 @pytest.mark.parametrize(
